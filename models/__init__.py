@@ -1,0 +1,1 @@
+"""Inference endpoints: texts in, embeddings out. Never imports Beam."""

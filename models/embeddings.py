@@ -1,0 +1,133 @@
+"""What a model gives back: one array-backed value for a batch of texts, and the interface of a loaded model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+InputType = Literal["ingest", "search", "classification", "clustering"]
+TaskType = Literal["text_embedding", "sparse_embedding"]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class DenseEmbeddings:
+    """Dense embeddings of n texts.
+
+    Attributes:
+        values: array [n, dimensions]; float32, or int8 for the element types ``byte`` and ``bit``
+            (``bit``: 8 dimensions a byte, packed high bit first, as signed bytes).
+        is_truncated: bool [n]; True where the model's window cut the text.
+        tokens: int32 [n]; tokens of each text that the model saw, special tokens included (0 if unknown).
+    """
+
+    values: npt.NDArray[np.float32] | npt.NDArray[np.int8]
+    is_truncated: npt.NDArray[np.bool_]
+    tokens: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> "DenseEmbeddings":
+        """Return the embeddings of `rows`, in that order."""
+        rows = np.asarray(rows, np.intp)
+        return DenseEmbeddings(self.values[rows], self.is_truncated[rows], self.tokens[rows])
+
+    @staticmethod
+    def concat(parts: Sequence["DenseEmbeddings"]) -> "DenseEmbeddings":
+        """Join embeddings of several batches of the same model."""
+        return DenseEmbeddings(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.is_truncated for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class SparseEmbeddings:
+    """Sparse embeddings of n texts in compressed sparse rows.
+
+    Row i owns the entries ``indptr[i]:indptr[i + 1]``, sorted by descending weight. Weights are > 0.
+
+    Attributes:
+        indptr: int64 [n + 1].
+        token_ids: int32 [entries]; positions in `vocabulary`.
+        weights: float32 [entries].
+        vocabulary: the model's tokens, by id; the same object for every batch of one model.
+        is_truncated: bool [n].
+        tokens: int32 [n].
+    """
+
+    indptr: npt.NDArray[np.int64]
+    token_ids: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    vocabulary: Sequence[str]
+    is_truncated: npt.NDArray[np.bool_]
+    tokens: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> "SparseEmbeddings":
+        """Return the embeddings of `rows`, in that order."""
+        rows = np.asarray(rows, np.intp)
+        lengths = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entries = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return SparseEmbeddings(
+            indptr,
+            self.token_ids[entries],
+            self.weights[entries],
+            self.vocabulary,
+            self.is_truncated[rows],
+            self.tokens[rows],
+        )
+
+    @staticmethod
+    def concat(parts: Sequence["SparseEmbeddings"]) -> "SparseEmbeddings":
+        """Join embeddings of several batches of the same model."""
+        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
+        return SparseEmbeddings(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.token_ids for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            parts[0].vocabulary,
+            np.concatenate([part.is_truncated for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+        )
+
+    def row(self, index: int) -> dict[str, float]:
+        """Return one embedding as Elasticsearch prints it: token -> weight, heaviest first."""
+        entries = slice(int(self.indptr[index]), int(self.indptr[index + 1]))
+        return {
+            self.vocabulary[token]: weight
+            for token, weight in zip(self.token_ids[entries].tolist(), self.weights[entries].tolist(), strict=True)
+        }
+
+
+Embeddings = DenseEmbeddings | SparseEmbeddings
+
+
+class Embedder(Protocol):
+    """A loaded model or an open service, ready to embed. Weak-referenceable, safe to call from several threads."""
+
+    def embed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+        """Embed `texts` in order.
+
+        Args:
+            texts: any number of texts; batching is the embedder's own affair.
+            input_type: picks the prefix, adapter or task of the model.
+
+        Raises:
+            InferenceError: the request failed; the caller may try fewer texts to find the one to blame.
+        """
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Count the tokens of each text before truncation, special tokens included (int32 [n])."""
+        ...
+
+    def close(self) -> None:
+        """Release the model, its threads and its connections."""
+        ...

@@ -1,0 +1,1 @@
+"""The application: command line, run config, Beam graph, search and evaluation."""

@@ -1,0 +1,143 @@
+"""The command line: ``python -m pipeline COMMAND``. Each command is a few lines that call a module of this package.
+
+Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 error, 2 bad config, 3 a gate failed,
+4 more failures than allowed.
+"""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+Format = Literal["table", "json"]
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the config, e.g. runner.workers=2."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+app = typer.Typer(
+    help="Chunk, embed and publish documents in batch, with the same chunks as Elasticsearch's semantic_text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.command(epilog="Example: python -m pipeline run run_configs/quickstart.yaml --set runner.device=cpu")
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, like `plan`.")] = False,
+    allow_mass_delete: Annotated[
+        bool, typer.Option("--allow-mass-delete", help="Let a full sync delete more than max_delete_ratio.")
+    ] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="Fail at once when another run of this table is in progress.")
+    ] = False,
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Format of the log on stderr.")] = "text",
+    quiet: Quiet = False,
+    output: FormatOption = "table",
+) -> None:
+    """Ingest: read, chunk, embed, publish one new version of the table, bring the index up to date."""
+    from pipeline.config import load_config
+    from pipeline.report import configure_logging, print_summary
+    from pipeline.run import run_pipeline
+
+    configure_logging(log_format)
+    if dry_run:
+        return plan(config, overrides, output=output)
+    summary = run_pipeline(
+        load_config(config, overrides), allow_mass_delete=allow_mass_delete, lock=lock, quiet=quiet
+    )
+    print_summary(summary, output)
+
+
+@app.command(epilog="Example: python -m pipeline plan run_configs/quickstart.yaml --format json")
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    calibrate: Annotated[bool, typer.Option(help="Embed a few chunks to estimate the time of a run.")] = True,
+    output: FormatOption = "table",
+) -> None:
+    """Show what a run would do: documents added, changed and deleted, chunks, tokens, truncations, time, size."""
+    from pipeline.config import load_config
+    from pipeline.forecast import forecast, print_forecast
+
+    print_forecast(forecast(load_config(config, overrides), calibrate=calibrate), output)
+
+
+@app.command(epilog="Example: python -m pipeline check run_configs/quickstart.yaml --print")
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    print_config: Annotated[bool, typer.Option("--print", help="Print the config with every default.")] = False,
+) -> None:
+    """Say everything that is wrong with a config before it runs."""
+    from pipeline.check import check_config
+    from pipeline.config import load_config
+
+    check_config(load_config(config, overrides), config, print_config=print_config)
+
+
+@app.command(
+    epilog='Example: echo \'{"id": "1", "text": "One. Two.", "chunking_settings": {"strategy": "none"}}\''
+    " | python -m pipeline chunk"
+)
+def chunk(
+    file: Annotated[str | None, typer.Argument(help="A text file to show in the terminal; without it, stdin.")] = None,
+    settings: Annotated[str | None, typer.Option(help="chunking_settings as JSON.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Endpoint whose settings, tokenizer and window count.")] = None,
+    endpoints: Annotated[str, typer.Option(help="Folder of user-defined endpoints.")] = "run_configs/endpoints",
+) -> None:
+    """Chunk JSON lines from stdin, or show the chunks of one text file."""
+    from pipeline.chunk_command import chunk as chunk_command
+
+    chunk_command(file, settings=settings, endpoint=endpoint, endpoints_path=endpoints)
+
+
+@app.command(epilog='Example: python -m pipeline search run_configs/quickstart.yaml "career sacks" --mode hybrid')
+def search(
+    index: Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[Literal["bm25", "sparse", "dense", "hybrid"], typer.Option(help="How to rank.")] = "hybrid",
+    field: Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of documents.")] = 10,
+    overrides: Overrides = None,
+    output: FormatOption = "table",
+) -> None:
+    """Search the index; a document's score is its best chunk's."""
+    from pipeline.search import search_command
+
+    search_command(index, query, mode=mode, field=field, k=k, overrides=overrides or [], output=output)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code instead of leaving the process.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+    """
+    from pipeline.errors import PipelineError
+
+    try:
+        app(args=argv, prog_name="python -m pipeline", standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        from models.errors import InferenceError
+
+        if not isinstance(error, InferenceError):
+            raise
+        print(f"error: {error.reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

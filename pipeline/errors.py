@@ -1,0 +1,41 @@
+"""Why a command stops, with the exit code that it stops with.
+
+    PipelineError        1  the run could not be done
+    ├── ConfigError      2  the run config is wrong; every problem at once
+    ├── GateFailed       3  a quality gate refused the new snapshot
+    └── TooManyFailures  4  more documents failed than `failures.max_ratio` allows
+"""
+
+
+class PipelineError(Exception):
+    """The command could not do its job; the message says why and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(PipelineError):
+    """The run config is wrong.
+
+    Attributes:
+        problems: every problem found, each with its place and the fix.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        plural = "problem" if len(problems) == 1 else "problems"
+        super().__init__(f"{where}: {len(problems)} {plural}{lines}")
+
+
+class GateFailed(PipelineError):
+    """A quality gate refused the new snapshot; the published table and index are as they were."""
+
+    exit_code = 3
+
+
+class TooManyFailures(PipelineError):
+    """More documents failed than `failures.max_ratio` allows; nothing was committed."""
+
+    exit_code = 4

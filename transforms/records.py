@@ -1,0 +1,140 @@
+"""The data model, in the order it flows: Document -> ChunkedDocument -> EmbeddedDocument, and Failure beside them."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from models.chunking_settings import ChunkingSettings
+from models.embeddings import Embeddings
+
+
+class Location(NamedTuple):
+    """Where a document stands in the source.
+
+    Attributes:
+        path: the file.
+        line: line or row number in that file, from 1; 0 for the whole file.
+    """
+
+    path: str
+    line: int
+
+
+class PreviousRow(NamedTuple):
+    """Where the table holds the row that a changed document replaces.
+
+    Attributes:
+        part: path of the Parquet part file, relative to the table.
+        row: row number in that file, from 0.
+    """
+
+    part: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as it was read.
+
+    Attributes:
+        id: the document's ``_id``.
+        source: the document itself, JSON values only.
+        content_hash: 32 hexadecimal digits over the whole `source`; equal content has an equal hash.
+        location: where it came from, for failure reports.
+        previous: its row in the table, if there is one; its embeddings are reused where a chunk's text is the same.
+    """
+
+    id: str
+    source: dict[str, Any]
+    content_hash: str
+    location: Location
+    previous: PreviousRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticField:
+    """One ``semantic_text`` field of the mapping, resolved.
+
+    Attributes:
+        name: full dotted name of the field.
+        sources: full dotted names of the fields whose values it embeds: itself and those that ``copy_to`` it.
+        chunking: how its values are chunked.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    chunking: ChunkingSettings
+
+
+class Chunk(NamedTuple):
+    """A piece of one value of one source field.
+
+    Attributes:
+        source_field: full dotted name of the field that holds the text.
+        value: which value, where the field holds an array of values (0 otherwise).
+        start_offset: first UTF-16 code unit, in the field's values joined by one separator character.
+        end_offset: UTF-16 code unit after the last one.
+        text: the text, exactly that slice.
+    """
+
+    source_field: str
+    value: int
+    start_offset: int
+    end_offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedDocument:
+    """A document and its chunks.
+
+    Attributes:
+        document: the document.
+        chunks: name of each semantic field -> its chunks, by source field and value, in order.
+    """
+
+    document: Document
+    chunks: dict[str, tuple[Chunk, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedField:
+    """The chunks of one semantic field and their embeddings, row by row."""
+
+    chunks: tuple[Chunk, ...]
+    embeddings: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedDocument:
+    """A document on its way through the embed stages.
+
+    Attributes:
+        document: the document.
+        chunks: semantic fields that still wait for their endpoint.
+        fields: semantic fields that have their embeddings.
+    """
+
+    document: Document
+    chunks: dict[str, tuple[Chunk, ...]]
+    fields: dict[str, EmbeddedField]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A document, or a line that should have been one, that could not be ingested. Never holds its text.
+
+    Attributes:
+        stage: ``read``, ``chunk``, ``embed`` or ``write``.
+        document_id: its id, where one is known.
+        path: the source file.
+        line: line or row number in that file, from 1; 0 for the whole file.
+        error: name of the error's class.
+        message: what went wrong, in one sentence.
+    """
+
+    stage: str
+    document_id: str | None
+    path: str
+    line: int
+    error: str
+    message: str
