@@ -1,0 +1,45 @@
+"""Which texts go through the model together: batches of like length within a budget of tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.NDArray[np.intp]]:
+    """Split texts into batches of at most `token_budget` tokens, longest texts first.
+
+    Texts of equal length come to lie side by side. A text longer than the budget gets a batch of its own.
+    The longest come first so that a batch that does not fit into memory fails at the start of the work.
+
+    Args:
+        lengths: tokens of each text.
+        token_budget: tokens of a batch; batches are packed, so that there is no padding to count.
+
+    Returns:
+        Row numbers of each batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order], dtype=np.int64)
+    batches = []
+    start = 0
+    while start < len(order):
+        begin = ends[start] - lengths[order[start]]
+        end = max(start + 1, int(np.searchsorted(ends, begin + token_budget, side="right")))
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def gather(
+    ids: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int32],
+    rows: Sequence[int] | npt.NDArray[np.intp],
+) -> npt.NDArray[np.int32]:
+    """Copy the tokens of `rows` end to end."""
+    rows = np.asarray(rows, np.intp)
+    size = lengths[rows]
+    ends = np.cumsum(size, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    return ids[np.repeat(starts[rows] - (ends - size), size) + np.arange(total)]

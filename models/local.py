@@ -1,0 +1,285 @@
+"""Models that run on this machine: services `elasticsearch`, `elser`, `elastic` and `hashing`."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models import hashing
+from models.catalog import Checkpoint, Recipe, complete, resolve
+from models.embeddings import Embedder
+from models.errors import InferenceError, ModelLoadError, ValidationError
+from models.model import EndpointDefinition, Model
+from models.tokens import open_tokens
+from models.weights import find_folder, revision_of, weight_files
+
+CODE_VERSION = 1
+"""Raised when a change to this code changes embeddings."""
+
+
+def local_model(endpoint: EndpointDefinition, models: Mapping[str, Any] | None = None) -> Model:
+    """Describe the model of an endpoint that runs on this machine.
+
+    Args:
+        endpoint: its definition.
+        models: the run config's ``models`` section: where weights lie, or what stands in for a model.
+
+    Raises:
+        ValidationError: the section or the endpoint's settings cannot be.
+    """
+    if endpoint.service == "hashing":
+        return HashingModel(endpoint)
+    return LocalModel(endpoint, resolve(model_id_of(endpoint), models or {}))
+
+
+def model_id_of(endpoint: EndpointDefinition) -> str:
+    """Return the id of the model that an endpoint names; `elser` names its own."""
+    settings = endpoint.service_settings
+    name = settings.get("model_id") or settings.get("deployment_id")
+    if name:
+        return str(name)
+    if endpoint.service == "elser":
+        return ".elser_model_2"
+    raise ValidationError([f"The endpoint [{endpoint.inference_id}] names no model: [model_id] is missing"])
+
+
+@dataclass(frozen=True)
+class HashingModel:
+    """Hashed bags of words; see `models.hashing`.
+
+    Attributes:
+        endpoint: the endpoint that names it.
+    """
+
+    endpoint: EndpointDefinition
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of the dense embeddings; None for sparse ones."""
+        if self.endpoint.task_type == "sparse_embedding":
+            return None
+        return int(self.endpoint.service_settings.get("dimensions") or hashing.DEFAULT_DIMENSIONS)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `models.model.Model`."""
+        return _digest({"model": "hashing", "version": hashing.VERSION, **self.model_settings})
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """See `models.model.Model`."""
+        return _model_settings(self.endpoint, self.dimensions)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """No text is too long."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """See `models.model.Model`."""
+        return {
+            "model_id": "hashing",
+            "location": None,
+            "revision": str(hashing.VERSION),
+            "substituted_for": None,
+            "licence": None,
+        }
+
+    def problems(self) -> list[str]:
+        """Only a number of dimensions that does not fit the element type can stop it."""
+        return _dimension_problems(self.endpoint, self.dimensions, ())
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Count the words of each text."""
+        return hashing.count_words(texts)
+
+    def load(self, device: str | None = None) -> Embedder:
+        """There is nothing to load; `device` has no meaning here."""
+        return hashing.HashingEmbedder(self.dimensions, _element_type(self.endpoint))
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A checkpoint that runs in this process.
+
+    Attributes:
+        endpoint: the endpoint that names it.
+        checkpoint: which weights, and how to use them.
+    """
+
+    endpoint: EndpointDefinition
+    checkpoint: Checkpoint
+
+    @property
+    def fingerprint(self) -> str:
+        """See `models.model.Model`."""
+        recipe = asdict(self.recipe)
+        del recipe["licence"], recipe["matryoshka"]
+        return _digest(
+            {
+                "code": CODE_VERSION,
+                "model": self.checkpoint.model_id,
+                "revision": revision_of(self.folder, self.checkpoint.revision),
+                "precision": "int8" if self.checkpoint.backend.endswith("int8") else "float",
+                "recipe": recipe,
+                "settings": self.model_settings,
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the checkpoint.
+
+        Raises:
+            ModelLoadError: it is not on this machine.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint.location is None:
+            raise ModelLoadError(_unobtainable(checkpoint.model_id), status=404)
+        return _find_folder(checkpoint.location, checkpoint.revision, checkpoint.download)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to use the checkpoint: the catalogue's word, completed from the files where they are here."""
+        try:
+            return _completed(self.checkpoint, self.folder)
+        except ModelLoadError:
+            return self.checkpoint.recipe
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of the dense embeddings; None for sparse ones."""
+        if self.endpoint.task_type == "sparse_embedding":
+            return None
+        return self.endpoint.service_settings.get("dimensions") or self.recipe.dimensions
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """See `models.model.Model`."""
+        return _model_settings(self.endpoint, self.dimensions)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The model's window, or the endpoint's ``max_input_tokens`` where that is smaller."""
+        limits = (self.recipe.max_tokens, self.endpoint.service_settings.get("max_input_tokens"))
+        return min((limit for limit in limits if limit), default=None)
+
+    def describe(self) -> dict[str, Any]:
+        """See `models.model.Model`."""
+        checkpoint = self.checkpoint
+        try:
+            revision: str | None = revision_of(self.folder, checkpoint.revision)
+        except ModelLoadError:
+            revision = checkpoint.revision
+        return {
+            "model_id": checkpoint.model_id,
+            "location": checkpoint.location,
+            "revision": revision,
+            "substituted_for": checkpoint.substituted_for,
+            "licence": self.recipe.licence,
+        }
+
+    def problems(self) -> list[str]:
+        """See `models.model.Model`."""
+        from models.architectures.load import unsupported
+
+        try:
+            weight_files(self.folder)
+            open_tokens(self.folder, self.max_tokens)
+            found = unsupported(self.folder, self.endpoint.task_type)
+        except InferenceError as error:
+            return [error.reason]
+        recipe = self.recipe
+        if recipe.task_type != self.endpoint.task_type and self.endpoint.task_type != "embedding":
+            found.append(
+                f"The endpoint [{self.endpoint.inference_id}] is for [{self.endpoint.task_type}], but the"
+                f" model [{self.checkpoint.model_id}] makes [{recipe.task_type}]"
+            )
+        return found + _dimension_problems(self.endpoint, recipe.dimensions, recipe.matryoshka)
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """See `models.model.Model`."""
+        return open_tokens(self.folder, self.max_tokens).count(texts)
+
+    def load(self, device: str | None = None) -> Embedder:
+        """See `models.model.Model`."""
+        from models.architectures.load import load_embedder
+
+        problems = self.problems()
+        if problems:
+            raise ModelLoadError(" ".join(problems))
+        return load_embedder(self, device)
+
+
+def _model_settings(endpoint: EndpointDefinition, dimensions: int | None) -> dict[str, Any]:
+    settings = {"task_type": endpoint.task_type, "service": endpoint.service}
+    if endpoint.task_type == "sparse_embedding":
+        return settings
+    return {
+        **settings,
+        "dimensions": dimensions,
+        "similarity": similarity_of(endpoint),
+        "element_type": _element_type(endpoint),
+    }
+
+
+def _element_type(endpoint: EndpointDefinition) -> str:
+    return str(endpoint.service_settings.get("element_type") or "float")
+
+
+def similarity_of(endpoint: EndpointDefinition) -> str:
+    """Return the similarity of an endpoint; bits are compared by Hamming distance, as ``l2_norm``."""
+    default = "l2_norm" if _element_type(endpoint) == "bit" else "cosine"
+    return str(endpoint.service_settings.get("similarity") or default)
+
+
+def _dimension_problems(
+    endpoint: EndpointDefinition, native: int | None, matryoshka: Sequence[int]
+) -> list[str]:
+    """Say what is wrong with the number of dimensions that an endpoint wants."""
+    wanted = endpoint.service_settings.get("dimensions") or native
+    if endpoint.task_type == "sparse_embedding" or wanted is None:
+        return []
+    problems = []
+    if endpoint.service != "hashing" and native and wanted > native:
+        problems.append(f"[dimensions] is [{wanted}], but the model's embeddings have only [{native}]")
+    elif endpoint.service != "hashing" and matryoshka and wanted != native and wanted not in matryoshka:
+        problems.append(
+            f"[dimensions] is [{wanted}], but the model can only be cut to one of {list(matryoshka)}"
+        )
+    if _element_type(endpoint) == "bit" and wanted % 8:
+        problems.append(f"[dimensions] is [{wanted}]; with [element_type] [bit] it must be a multiple of 8")
+    return problems
+
+
+def _unobtainable(model_id: str) -> str:
+    return (
+        f"The weights of [{model_id}] are Elastic's property and cannot be shipped or downloaded here. Two"
+        " ways on: export the model from your own cluster and name its folder as [location] in the run config's"
+        " [models] section, with [backend: torchscript]; or let an open model stand in, for example"
+        f" [models: {{{model_id}: splade-tiny}}]"
+    )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+# Descriptions are asked often (a fingerprint for each document); the answers are kept for the life of the
+# process.
+_find_folder = lru_cache(maxsize=64)(find_folder)
+_COMPLETED: dict[tuple[str, Path], Recipe] = {}
+
+
+def _completed(checkpoint: Checkpoint, folder: Path) -> Recipe:
+    key = (repr(checkpoint.recipe), folder)
+    if key not in _COMPLETED:
+        _COMPLETED[key] = complete(checkpoint.recipe, folder)
+    return _COMPLETED[key]

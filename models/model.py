@@ -1,0 +1,92 @@
+"""The description of a model: cheap, picklable, and able to load the real thing where it runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.embeddings import Embedder
+
+
+class EndpointDefinition(Protocol):
+    """What a model needs to know of its endpoint."""
+
+    @property
+    def inference_id(self) -> str:
+        """Name of the endpoint."""
+        ...
+
+    @property
+    def task_type(self) -> str:
+        """``text_embedding`` or ``sparse_embedding``."""
+        ...
+
+    @property
+    def service(self) -> str:
+        """The service that computes the embeddings."""
+        ...
+
+    @property
+    def service_settings(self) -> Mapping[str, Any]:
+        """The service's settings, defaults filled in."""
+        ...
+
+    @property
+    def task_settings(self) -> Mapping[str, Any]:
+        """Settings of the task."""
+        ...
+
+
+class Model(Protocol):
+    """A model that an endpoint names, not loaded yet.
+
+    Beam ships this description to the workers; `load` runs there, once a process. Nothing here holds weights.
+    """
+
+    @property
+    def endpoint(self) -> Any:
+        """The endpoint that names the model."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest over everything that changes an embedding; not chunking, device or batch size.
+
+        Raises:
+            ModelLoadError: the weights cannot be found, so that it is not known which they are.
+        """
+        ...
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """``task_type``, ``service``; for dense models ``dimensions``, ``similarity``, ``element_type``."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The model's window in tokens, special tokens included; None where nothing is ever cut."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Say which model this is, as JSON: model id, location, revision, what it stands in for."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Name everything that would stop `load`, one sentence each; an empty list means it can load."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Count each text's tokens before truncation, special tokens included; loads no weights."""
+        ...
+
+    def load(self, device: str | None = None) -> Embedder:
+        """Load the weights.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:1``; None takes the first CUDA device where there is one.
+
+        Raises:
+            ModelLoadError: the weights are missing, unreadable or not allowed.
+        """
+        ...

@@ -1,0 +1,82 @@
+"""Copies of a model that work side by side: threads that share one set of weights."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Allocations:
+    """How many copies of a model work at once, and with how many threads each.
+
+    Attributes:
+        threads: threads of one copy.
+        least: copies that are kept ready.
+        most: copies that a backlog can bring about.
+    """
+
+    threads: int
+    least: int
+    most: int
+
+
+def allocations(settings: Mapping[str, Any], cores: int | None = None) -> Allocations:
+    """Read ``num_threads``, ``num_allocations`` and ``adaptive_allocations`` of an endpoint.
+
+    An explicit ``num_allocations`` is kept as it is. Adaptive allocations stop where every core has a
+    thread: more copies than that only take turns.
+
+    Args:
+        settings: the endpoint's ``service_settings``.
+        cores: cores of this machine; None asks the system which ones this process may use.
+    """
+    cores = (
+        cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
+    threads = int(settings.get("num_threads") or 1)
+    fitting = max(1, cores // threads)
+    adaptive = settings.get("adaptive_allocations") or {}
+    if adaptive.get("enabled"):
+        most = min(int(adaptive.get("max_number_of_allocations") or 32), fitting)
+        return Allocations(threads, min(int(adaptive.get("min_number_of_allocations") or 0), most), most)
+    fixed = settings.get("num_allocations")
+    return Allocations(threads, int(fixed), int(fixed)) if fixed else Allocations(threads, 1, fitting)
+
+
+class Workers:
+    """A pool of threads, one a model copy, that grows with its backlog."""
+
+    def __init__(self, plan: Allocations) -> None:
+        """Open the pool; its threads start when there is work for them."""
+        self.plan = plan
+        self._pool = ThreadPoolExecutor(
+            plan.most, "model-copy", initializer=_use_threads, initargs=(plan.threads,)
+        )
+
+    def submit(self, work: Callable[..., Result], *arguments: object) -> "Future[Result]":
+        """Hand over work; a further copy starts if all that run are busy."""
+        return self._pool.submit(work, *arguments)
+
+    def close(self) -> None:
+        """Stop all copies; work not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_SETTING_THREADS = threading.Lock()
+
+
+def _use_threads(threads: int) -> None:
+    """Let the calling thread compute with `threads` threads.
+
+    torch keeps the number per thread, and also as the default of threads that have not computed yet; the
+    default is put back, since those threads are not ours.
+    """
+    import torch
+
+    with _SETTING_THREADS:
+        torch.set_num_threads(threads)
