@@ -1,0 +1,185 @@
+"""Service ``custom``: the definition itself says how the request is made and where the embeddings are in the
+answer.
+
+``${name}`` stands for a secret parameter, a parameter of the task settings, ``${input}`` or
+``${input_type}``. In the body a value is put in as JSON; in the URL, the headers and the query parameters as
+it is. Values are put in once: a text that holds ``${api_key}`` stays that text.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from models.embeddings import InputType
+from models.errors import InferenceError
+from models.remote.jsonpath import extract, parse_path
+from models.remote.protocol import Call, Send, Vectors
+from models.secrets import Secrets
+
+_TEMPLATE = re.compile(r"\$\{([^}]*)\}")
+_PATHS = {
+    "text_embedding": ("text_embeddings",),
+    "sparse_embedding": ("token_path", "weight_path"),
+}
+_INPUT_TYPES = ("ingest", "search", "classification", "clustering")
+_EMBEDDING_TYPES = ("float", "byte", "bit", "binary", "int8")
+
+
+def problems_of(task: str, settings: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with the request, the response and the translations of a definition."""
+    scope, problems = "service_settings", []
+    content = _content(settings.get("request"))
+    if "request" in settings and content is None:
+        problems.append(
+            f"[{scope}] [request] must be the body's template, a string, or an object with [content]"
+        )
+    elif content is not None and "${input}" not in content:
+        problems.append(
+            f"[{scope}] [request] must hold the template ${{input}}, which the texts take the place of"
+        )
+    response = settings.get("response")
+    if response is not None:
+        problems += _response_problems(task, response)
+    problems += _translation_problems(settings.get("input_type"))
+    return problems
+
+
+def _content(request: Any) -> str | None:
+    """The body's template; Elasticsearch's documentation shows it bare and inside an object."""
+    content = request.get("content") if isinstance(request, dict) and set(request) == {"content"} else request
+    return content if isinstance(content, str) and content else None
+
+
+def _response_problems(task: str, response: Any) -> list[str]:
+    parser = response.get("json_parser") if isinstance(response, dict) else None
+    if not isinstance(parser, dict):
+        return ["[service_settings.response] does not contain the required setting [json_parser]"]
+    scope, needed = "[service_settings.response.json_parser]", _PATHS[task]
+    known = {*needed, "embedding_type"} if task == "text_embedding" else set(needed)
+    problems = [
+        f"{scope} does not contain the required setting [{name}]" for name in needed if name not in parser
+    ]
+    unknown = sorted(parser.keys() - known)
+    if unknown:
+        problems.append(f"{scope} contains settings [{', '.join(unknown)}] unknown for task type [{task}]")
+    if parser.get("embedding_type", "float") not in _EMBEDDING_TYPES:
+        problems.append(
+            f"{scope} Invalid value [{parser['embedding_type']}] received. [embedding_type] must be one of"
+            f" [{', '.join(sorted(_EMBEDDING_TYPES))}]"
+        )
+    for name in needed:
+        try:
+            parse_path(str(parser.get(name, "$")))
+        except ValueError as error:
+            problems.append(f"{scope} [{name}]: {error}")
+    return problems
+
+
+def _translation_problems(input_type: Any) -> list[str]:
+    if input_type is None:
+        return []
+    translation = input_type.get("translation", {}) if isinstance(input_type, dict) else None
+    if not isinstance(translation, dict) or input_type.keys() - {"translation", "default"}:
+        return ["[service_settings] [input_type] takes an object [translation] and a string [default]"]
+    unknown = sorted(translation.keys() - set(_INPUT_TYPES))
+    if unknown:
+        return [
+            f"[service_settings.input_type.translation] Invalid value [{', '.join(unknown)}] received."
+            f" [translation] must be one of [{', '.join(_INPUT_TYPES)}]"
+        ]
+    return []
+
+
+class CustomProtocol:
+    """Requests and answers as the definition describes them."""
+
+    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+        settings = endpoint.service_settings
+        self._settings = settings
+        self._content = _content(settings["request"]) or ""
+        self._parser = settings["response"]["json_parser"]
+        self._sparse = endpoint.is_sparse
+        parameters = endpoint.task_settings.get("parameters") or {}
+        secret_values = {
+            name.partition(".")[2]: value for name, value in secrets.items() if "secret_par" in name
+        }
+        self._values: dict[str, Any] = {**parameters, **secret_values}
+        literal_headers = {
+            name.partition(".")[2]: value for name, value in secrets.items() if "headers." in name
+        }
+        self._headers = {**(settings.get("headers") or {}), **literal_headers}
+
+    def call(self, texts: Sequence[str], input_type: InputType) -> Call:
+        """Fill in the templates."""
+        translated = self._input_type(input_type)
+        values = {**self._values, "input": list(texts), "input_type": translated}
+        plain = {**self._values, "input_type": translated}
+        settings = self._settings
+        return Call(
+            _fill("url", settings["url"], plain, lambda value: quote(_text(value), safe="/:")),
+            _fill("request", self._content, values, lambda value: orjson.dumps(value).decode()).encode(),
+            {
+                name: _header(name, _fill(f"headers.{name}", value, plain, _text))
+                for name, value in self._headers.items()
+            },
+            [
+                (key, _fill(f"query_parameters.{key}", value, plain, _text))
+                for key, value in settings.get("query_parameters") or []
+            ],
+        )
+
+    def parse(self, answer: Any) -> Vectors:
+        """Follow the paths of the definition's ``json_parser``."""
+        if not self._sparse:
+            return list(extract(self._parser["text_embeddings"], answer))
+        tokens = extract(self._parser["token_path"], answer)
+        weights = extract(self._parser["weight_path"], answer)
+        return [
+            {str(token): weight for token, weight in zip(row, row_weights, strict=True)}
+            for row, row_weights in zip(tokens, weights, strict=True)
+        ]
+
+    def _input_type(self, input_type: InputType) -> str:
+        translation = self._settings.get("input_type") or {}
+        return str(translation.get("translation", {}).get(input_type, translation.get("default", "")))
+
+
+def _fill(place: str, template: str, values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
+    """Replace each ``${name}`` once; what is put in is not looked at again.
+
+    Raises:
+        InferenceError: the template names a value that is not there.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise InferenceError(
+                f"Found placeholder [${{{match[1]}}}] in field [{place}] after replacement call, please"
+                " check that all"
+                " templates have a corresponding field definition in [secret_parameters] or [parameters]",
+                status=400,
+                type="illegal_state_exception",
+            )
+        return show(values[match[1]])
+
+    return _TEMPLATE.sub(value_of, template)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _header(name: str, value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise InferenceError(
+            f"header [{name}] holds a line break; correct the secret or the template", status=400
+        )
+    return value
+
+
+def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> CustomProtocol:
+    """Return the protocol of an endpoint of this service."""
+    return CustomProtocol(endpoint, secrets)

@@ -1,0 +1,99 @@
+"""What a protocol is: how texts become a request of one service, and how its answer becomes embeddings."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from models.embeddings import InputType
+from models.errors import InferenceError
+from models.secrets import Secrets
+
+Vectors = Sequence[Sequence[float]] | Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One POST.
+
+    Attributes:
+        url: where it goes; built from the definition only, never from a text.
+        body: what is sent.
+        headers: its headers, credentials included; never shown.
+        parameters: its query parameters.
+    """
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    parameters: Sequence[tuple[str, str]] = ()
+
+
+Send = Callable[[Call], Any]
+"""Posts a call and returns the JSON that came back."""
+
+
+class RemoteProtocol(Protocol):
+    """One service's requests and answers."""
+
+    def call(self, texts: Sequence[str], input_type: InputType) -> Call:
+        """Build the request that embeds `texts`."""
+        ...
+
+    def parse(self, answer: Any) -> Vectors:
+        """Take the embeddings out of an answer, in the order of the texts.
+
+        Raises:
+            KeyError, TypeError, IndexError, ValueError, AttributeError: the answer has another shape.
+        """
+        ...
+
+
+class OpenProtocol(Protocol):
+    """The function ``open_protocol`` that each protocol module has."""
+
+    def __call__(self, endpoint: Any, secrets: Secrets, send: Send) -> RemoteProtocol:
+        """Return the protocol of an endpoint; `send` is for requests of its own, such as fetching a token."""
+        ...
+
+
+def json_call(
+    url: str, body: Any, headers: Mapping[str, str], parameters: Sequence[tuple[str, str]] = ()
+) -> Call:
+    """Build a call with a JSON body."""
+    return Call(url, orjson.dumps(body), {"Content-Type": "application/json", **headers}, parameters)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries a bearer token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def without_none(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the settings that are not set."""
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def host_part(name: str, value: str) -> str:
+    """Return a setting that becomes part of a host name, once it is sure that it is only that.
+
+    Raises:
+        InferenceError: it holds anything but letters, digits and hyphens.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]+", value):
+        raise InferenceError(
+            f"[service_settings] Invalid value [{value}]. [{name}] becomes part of a host name and can"
+            " hold only letters,"
+            " digits and hyphens",
+            status=400,
+            type="illegal_argument_exception",
+        )
+    return value
+
+
+def element_type(settings: Mapping[str, Any]) -> str:
+    """Return the element type of an endpoint's embeddings: ``float``, ``byte`` or ``bit``."""
+    named = settings.get("element_type") or settings.get("embedding_type") or "float"
+    return {"int8": "byte", "binary": "bit"}.get(named, named)
