@@ -178,7 +178,7 @@ def illegal_argument(reason: str) -> InferenceError:
 
 
 def java_string(value: object) -> str:
-    """Return what Java's ``toString`` prints for a JSON value, as Elasticsearch's texts and messages have it."""
+    """Return what Java's ``toString`` prints for a JSON value; Elasticsearch's texts and messages hold it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

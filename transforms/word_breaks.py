@@ -1,0 +1,193 @@
+"""ICU's word boundaries, most of them found by array arithmetic.
+
+ICU's word rules are those of Unicode (UAX #29), plus dictionaries for the scripts that write no spaces. Among
+plain letters, digits, spaces and punctuation the rules look at no more than two characters to each side, so all
+boundaries of a text can be found at once. Every other character (marks, emoji, Han, Kana, Hangul, Thai, ...) goes
+through ICU itself, together with its surroundings up to the nearest places where a break is certain and no rule
+looks across.
+The tests compare both ways over every pair and triple of classes, and over random text.
+"""
+
+import threading
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Marks = npt.NDArray[np.uint8]
+BREAK, WORD_END = 1, 2
+
+# Classes of characters; those from _LETTER to _CONNECTOR join one another.
+_OTHER, _LETTER, _NUMBER, _CONNECTOR, _MID_LETTER, _MID_NUMBER, _MID_BOTH, _SPACE = range(8)
+_CR, _LF, _NEWLINE, _HARD = range(8, 12)
+
+_SETS = {
+    _LETTER: "[:WB=ALetter:]",
+    _NUMBER: "[:WB=Numeric:]",
+    _CONNECTOR: "[:WB=ExtendNumLet:]",
+    _MID_LETTER: "[:WB=MidLetter:]",
+    _MID_NUMBER: "[:WB=MidNum:]",
+    _MID_BOTH: "[:WB=MidNumLet:][:WB=Single_Quote:]",
+    _SPACE: "[:WB=WSegSpace:]",
+    _CR: "[:WB=CR:]",
+    _LF: "[:WB=LF:]",
+    _NEWLINE: "[:WB=Newline:]",
+    # Last, because it overrules the others: whatever a rule could look further for.
+    _HARD: "[:WB=Extend:][:WB=Format:][:WB=ZWJ:][:WB=Katakana:][:WB=Hebrew_Letter:][:WB=Regional_Indicator:]"
+    "[:Han:][:Hiragana:][:Katakana:][:Hangul:][:Ideographic:][:LineBreak=Complex_Context:][:Cs:]",
+}
+
+_SHORT = 1500  # below this length plain ICU is done before the arrays are set up
+_BLOCK = 1 << 18  # code units that are looked at together; keeps the arrays within the processor's cache
+_GAP = 128  # stretches for ICU that are closer than this are handed over together
+
+_local = threading.local()
+
+
+def icu_iterator(kind: str) -> Any:
+    """Return this thread's ICU break iterator over ``word`` or ``sentence``, root locale.
+
+    Iterators keep a position, so that threads must not share them.
+    """
+    iterator = getattr(_local, kind, None)
+    if iterator is None:
+        import icu
+
+        create = {
+            "word": icu.BreakIterator.createWordInstance,
+            "sentence": icu.BreakIterator.createSentenceInstance,
+        }
+        iterator = create[kind](icu.Locale.getRoot())
+        setattr(_local, kind, iterator)
+    return iterator
+
+
+def mark_word_breaks(units: npt.NDArray[np.uint16]) -> Marks:
+    """Find the word boundaries of a text.
+
+    Args:
+        units: the UTF-16 code units of the text.
+
+    Returns:
+        One mark for each position from 0 to the end: 0 no boundary, `BREAK`, or `WORD_END` where a word ends.
+    """
+    marks = np.zeros(len(units) + 1, np.uint8)
+    marks[0] = BREAK
+    start = 0
+    while start < len(units):
+        end = _block_end(units, start)
+        block = units[start:end]
+        into = marks[start + 1 : end + 1]
+        if len(block) < _SHORT:
+            into[:] = _icu_marks(block)
+        else:
+            _mark_block(block, into)
+        start = end
+    return marks
+
+
+def _mark_block(units: npt.NDArray[np.uint16], into: Marks) -> None:
+    """Write the marks of the positions after each code unit of a block."""
+    classes = _class_table()[units]
+    into[:] = _simple_marks(classes)
+    for start, end in _hard_stretches(classes):
+        into[start:end] = _icu_marks(units[start:end])
+
+
+def _block_end(units: npt.NDArray[np.uint16], start: int) -> int:
+    """Return where to end the block that begins at `start`: the last certain break within reach."""
+    reach = _BLOCK
+    while start + reach < len(units):
+        # Nearly always a line or a word ends within the last stretch of the block.
+        for tail in (1000, reach):
+            first = start + reach - tail
+            breaks = np.flatnonzero(_certain_breaks(_class_table()[units[first : start + reach]]))
+            if len(breaks):
+                return first + int(breaks[-1]) + 1
+        reach *= 2
+    return len(units)
+
+
+def _simple_marks(classes: npt.NDArray[np.uint8]) -> Marks:
+    """Apply the word rules to characters none of which is hard; marks of the positions after each."""
+    joining = (classes - _LETTER) <= _CONNECTOR - _LETTER
+    marks = np.full(len(classes), BREAK, np.uint8)
+    within = joining[:-1] & joining[1:]
+    within |= (classes[:-1] == _SPACE) & (classes[1:] == _SPACE)
+    within |= (classes[:-1] == _CR) & (classes[1:] == _LF)
+    marks[:-1][within] = 0
+    middles = _joining_middles(classes)
+    marks[middles - 1] = 0
+    marks[middles] = 0
+    ends = np.flatnonzero(marks)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    is_word = joining[starts]
+    # A connector alone, such as "_", is no word; two of them are.
+    is_word &= (classes[starts] != _CONNECTOR) | (ends > starts)
+    marks[ends[is_word]] = WORD_END
+    return marks
+
+
+def _joining_middles(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    """Find the characters that hold a word or number together, as in ``don't`` and ``3.14``."""
+    middles = np.flatnonzero((classes - _MID_LETTER) <= _MID_BOTH - _MID_LETTER)
+    middles = middles[(middles > 0) & (middles < len(classes) - 1)]
+    kind, before, after = classes[middles], classes[middles - 1], classes[middles + 1]
+    alike = before == after
+    holds_letters = alike & (before == _LETTER) & (kind != _MID_NUMBER)
+    holds_numbers = alike & (before == _NUMBER) & (kind != _MID_LETTER)
+    return middles[holds_letters | holds_numbers]
+
+
+def _certain_breaks(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Tell for each position between two characters whether it is a boundary that no rule looks across.
+
+    That is so before a space (but not between spaces), and before and after an end of line.
+    """
+    before, after = classes[:-1], classes[1:]
+    ends_line = (after - _CR) <= _NEWLINE - _CR
+    ended_line = (before - _CR) <= _NEWLINE - _CR
+    certain = ((after == _SPACE) & (before != _SPACE)) | ends_line | ended_line
+    result: npt.NDArray[np.bool_] = certain & ~((before == _CR) & (after == _LF))
+    return result
+
+
+def _hard_stretches(classes: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches between certain breaks that hold hard characters, close ones together."""
+    hard = np.flatnonzero(classes == _HARD)
+    if not len(hard):
+        return
+    breaks = np.flatnonzero(_certain_breaks(classes)) + 1
+    cuts = np.concatenate([[0], breaks, [len(classes)]])
+    pieces = np.unique(np.searchsorted(cuts, hard, "right") - 1)
+    starts, ends = cuts[pieces], cuts[pieces + 1]
+    apart = np.flatnonzero(starts[1:] - ends[:-1] > _GAP)
+    starts = starts[np.concatenate([[0], apart + 1])]
+    ends = ends[np.concatenate([apart, [len(ends) - 1]])]
+    yield from zip(starts.tolist(), ends.tolist(), strict=True)
+
+
+def _icu_marks(units: npt.NDArray[np.uint16]) -> Marks:
+    """Ask ICU; marks of the positions after each code unit."""
+    iterator = icu_iterator("word")
+    iterator.setText(units.tobytes().decode("utf-16-le", "surrogatepass"))
+    status = iterator.getRuleStatus
+    # A sign carries "ends a word" in the same pass: a rule status above 0.
+    signed = np.fromiter((end if status() else -end for end in iterator), np.int32)
+    marks = np.zeros(len(units), np.uint8)
+    marks[np.abs(signed) - 1] = np.where(signed > 0, WORD_END, BREAK)
+    return marks
+
+
+@cache
+def _class_table() -> npt.NDArray[np.uint8]:
+    """Return the class of every UTF-16 code unit, from ICU's own character properties."""
+    import icu
+
+    table = np.zeros(1 << 16, np.uint8)
+    for number, pattern in _SETS.items():
+        members = "".join(icu.UnicodeSet(f"[[{pattern}]&[\\u0000-\\uFFFF]]"))
+        table[np.frombuffer(members.encode("utf-16-le", "surrogatepass"), "<u2")] = number
+    return table
