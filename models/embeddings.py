@@ -36,7 +36,7 @@ class DenseEmbeddings:
 
     @staticmethod
     def concat(parts: Sequence["DenseEmbeddings"]) -> "DenseEmbeddings":
-        """Join embeddings of several batches of the same model."""
+        """Join embeddings of the same model."""
         return DenseEmbeddings(
             np.concatenate([part.values for part in parts]),
             np.concatenate([part.is_truncated for part in parts]),
@@ -86,7 +86,9 @@ class SparseEmbeddings:
 
     @staticmethod
     def concat(parts: Sequence["SparseEmbeddings"]) -> "SparseEmbeddings":
-        """Join embeddings of several batches of the same model."""
+        """Join embeddings; where their vocabularies differ, the result has one with just the tokens in use."""
+        if any(part.vocabulary is not parts[0].vocabulary for part in parts):
+            parts = _share_vocabulary(parts)
         lengths = np.concatenate([np.diff(part.indptr) for part in parts])
         return SparseEmbeddings(
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -102,8 +104,24 @@ class SparseEmbeddings:
         entries = slice(int(self.indptr[index]), int(self.indptr[index + 1]))
         return {
             self.vocabulary[token]: weight
-            for token, weight in zip(self.token_ids[entries].tolist(), self.weights[entries].tolist(), strict=True)
+            for token, weight in zip(
+                self.token_ids[entries].tolist(), self.weights[entries].tolist(), strict=True
+            )
         }
+
+
+def _share_vocabulary(parts: Sequence[SparseEmbeddings]) -> list[SparseEmbeddings]:
+    ids: dict[str, int] = {}
+    remapped = []
+    for part in parts:
+        used, inverse = np.unique(part.token_ids, return_inverse=True)
+        shared = [ids.setdefault(part.vocabulary[token], len(ids)) for token in used.tolist()]
+        remapped.append(np.asarray(shared, np.int32)[inverse] if shared else part.token_ids)
+    vocabulary = list(ids)
+    return [
+        SparseEmbeddings(part.indptr, token_ids, part.weights, vocabulary, part.is_truncated, part.tokens)
+        for part, token_ids in zip(parts, remapped, strict=True)
+    ]
 
 
 Embeddings = DenseEmbeddings | SparseEmbeddings

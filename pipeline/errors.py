@@ -1,9 +1,9 @@
 """Why a command stops, with the exit code that it stops with.
 
-    PipelineError        1  the run could not be done
-    ├── ConfigError      2  the run config is wrong; every problem at once
-    ├── GateFailed       3  a quality gate refused the new snapshot
-    └── TooManyFailures  4  more documents failed than `failures.max_ratio` allows
+PipelineError        1  the run could not be done
+├── ConfigError      2  the run config is wrong; every problem at once
+├── GateFailed       3  a quality gate refused the new snapshot
+└── TooManyFailures  4  more documents failed than `failures.max_ratio` allows
 """
 
 

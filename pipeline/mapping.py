@@ -65,7 +65,9 @@ class Property(BaseModel):
     @classmethod
     def _not_empty(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
-            raise ValueError("must not be empty; leave it out or name an endpoint (`python -m pipeline endpoints list`)")
+            raise ValueError(
+                "must not be empty; leave it out or name an endpoint (`python -m pipeline endpoints list`)"
+            )
         return value
 
     @field_validator("chunking_settings")
@@ -81,11 +83,17 @@ class Property(BaseModel):
     def _consistent(self) -> "Property":
         semantic = self.type == "semantic_text"
         if semantic and self.inference_id is None:
-            raise ValueError("a semantic_text field needs [inference_id]; `python -m pipeline endpoints list` shows them")
+            raise ValueError(
+                "a semantic_text field needs [inference_id]; `python -m pipeline endpoints list` shows them"
+            )
         if not semantic and (self.inference_id or self.search_inference_id or self.chunking_settings):
-            raise ValueError(f"[inference_id] and [chunking_settings] belong to type [semantic_text], not [{self.type}]")
+            raise ValueError(
+                f"[inference_id] and [chunking_settings] belong to type [semantic_text], not [{self.type}]"
+            )
         if semantic and self.copy_to:
-            raise ValueError("a semantic_text field cannot copy its value on ([copy_to]); put copy_to on the text field")
+            raise ValueError(
+                "a semantic_text field cannot copy its value on ([copy_to]); put copy_to on the text field"
+            )
         if self.properties and self.type != "object":
             raise ValueError(f"only an object has [properties], not [{self.type}]")
         return self
@@ -103,11 +111,15 @@ class Mappings(BaseModel):
         fields = dict(self.walk())
         for name in self.properties:
             if name in RESERVED:
-                raise ValueError(f"[{name}] is a column of every table and cannot be mapped; rename the field")
+                raise ValueError(
+                    f"[{name}] is a column of every table and cannot be mapped; rename the field"
+                )
         for name, field in fields.items():
             for target in field.copy_to:
                 if target not in fields or fields[target].type != "semantic_text":
-                    raise ValueError(f"[{name}] has copy_to [{target}], which is not a semantic_text field of the mapping")
+                    raise ValueError(
+                        f"[{name}] has copy_to [{target}], which is not a semantic_text field of the mapping"
+                    )
         if not self.semantic():
             raise ValueError("has no semantic_text field: there is nothing to embed")
         return self

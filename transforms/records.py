@@ -1,6 +1,6 @@
-"""The data model, in the order it flows: Document -> ChunkedDocument -> EmbeddedDocument, and Failure beside them."""
+"""The data model, in the order it flows: Document, then ChunkedDocument with its embeddings; Failure beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from models.chunking_settings import ChunkingSettings
@@ -40,6 +40,7 @@ class Document:
         source: the document itself, JSON values only.
         content_hash: 32 hexadecimal digits over the whole `source`; equal content has an equal hash.
         location: where it came from, for failure reports.
+        columns: full name of each plain mapped field -> its value, in the column's type.
         previous: its row in the table, if there is one; its embeddings are reused where a chunk's text is the same.
     """
 
@@ -47,6 +48,7 @@ class Document:
     source: dict[str, Any]
     content_hash: str
     location: Location
+    columns: dict[str, Any] = field(default_factory=dict)
     previous: PreviousRow | None = None
 
 
@@ -84,39 +86,55 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedField:
+    """The chunks of one semantic field and their embeddings, row by row; both empty for a field without text.
+
+    Attributes:
+        chunks: the chunks.
+        embeddings: one row for each chunk.
+        reused: how many of the rows come from the document's previous row instead of the model.
+    """
+
+    chunks: tuple[Chunk, ...]
+    embeddings: Embeddings | None
+    reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkedDocument:
-    """A document and its chunks.
+    """A document, its chunks, and the embeddings it has collected on its way through the embed stages.
 
     Attributes:
         document: the document.
         chunks: name of each semantic field -> its chunks, by source field and value, in order.
+        embedded: the semantic fields that have their embeddings.
     """
 
     document: Document
     chunks: dict[str, tuple[Chunk, ...]]
+    embedded: dict[str, EmbeddedField] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedField:
-    """The chunks of one semantic field and their embeddings, row by row."""
-
-    chunks: tuple[Chunk, ...]
-    embeddings: Embeddings
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedDocument:
-    """A document on its way through the embed stages.
+class PartFile:
+    """A finished Parquet part file of the table.
 
     Attributes:
-        document: the document.
-        chunks: semantic fields that still wait for their endpoint.
-        fields: semantic fields that have their embeddings.
+        path: path relative to the table.
+        size: bytes.
+        rows: documents in it.
+        first_id: smallest ``_id``.
+        last_id: largest ``_id``.
+        counts: what the run did for these rows: ``chunks``, ``embedded``, ``reused``, ``tokens``, ``truncated``,
+            ``merged``.
     """
 
-    document: Document
-    chunks: dict[str, tuple[Chunk, ...]]
-    fields: dict[str, EmbeddedField]
+    path: str
+    size: int
+    rows: int
+    first_id: str
+    last_id: str
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

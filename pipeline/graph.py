@@ -1,0 +1,147 @@
+"""The Beam graphs of a run, whole, top to bottom.
+
+A run has three: scan the source, embed what the plan asks for, and copy the rows that stay out of part files that
+lose others. Between them the launcher holds ids, hashes and row numbers, never a text or an embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from pipeline.layout import ResolvedConfig
+from transforms import files
+from transforms.chunk import ChunkDocuments
+from transforms.embed import EmbedDocuments
+from transforms.previous import PreviousRows
+from transforms.read import SourceFormat, Split
+from transforms.read_work import ReadWork
+from transforms.records import Failure, PartFile
+from transforms.scan import ScanDocuments
+from transforms.write_failures import WriteRecords
+from transforms.write_table import PartRewrite, RewriteParts, WriteParts
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all graphs of one run share.
+
+    Attributes:
+        run_id: the run's id, part of every part file's name.
+        started: when it began; the rows' ``ingested_at``.
+        folder: folder of the run's own small files, below the table.
+        progress_folder: where workers leave their progress; None for none.
+    """
+
+    run_id: str
+    started: datetime
+    folder: str
+    progress_folder: str | None = None
+
+
+def source_format(resolved: ResolvedConfig) -> SourceFormat:
+    """How the configured source is read."""
+    source = resolved.config.source
+    return SourceFormat(source.format, source.id, source.max_document_bytes)
+
+
+def scan_graph(
+    pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
+) -> None:
+    """Scan every split of the source; each leaves one file of ids, hashes and lines in the run's folder."""
+    scan = ScanDocuments(source_format(resolved), resolved.config.source.deleted, run.folder)
+    _ = (
+        pipeline
+        | "Splits" >> beam.Create(list(splits))
+        # One split at a time to whoever is free.
+        | beam.Reshuffle()
+        | "ScanDocuments" >> beam.ParDo(scan)
+    )
+
+
+def embed_graph(
+    pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
+) -> None:
+    """Read the planned documents of the splits, chunk them, embed each semantic field, write part files.
+
+    From reading to writing the documents stay in one fused stage: no text and no embedding is ever shuffled. What
+    fails at any step leaves the path with its reason and reaches one file.
+    """
+    config = resolved.config
+    failures: list[beam.PCollection[Failure]] = []
+
+    def keep_failures(results: beam.pvalue.DoOutputsTuple) -> beam.PCollection:
+        failures.append(results["failed"])
+        return results["done"]
+
+    # Splits, not documents, are spread over the workers.
+    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
+    splits_of_work = pipeline | "Splits" >> beam.Create(list(splits)) | beam.Reshuffle()
+    reading = beam.ParDo(read).with_outputs("failed", main="done")
+    documents = keep_failures(splits_of_work | "ReadWork" >> reading)
+
+    # Every field is cut by its own settings; the text stays with the document.
+    counters = {field.field.name: field.model for field in resolved.fields}
+    chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters)
+    documents = keep_failures(documents | "ChunkDocuments" >> chunk)
+
+    # One stage an endpoint. Fields of the same model share it within a process.
+    previous = PreviousRows(
+        config.table.path, {field.field.name: field.embedding_fingerprint for field in resolved.fields}
+    )
+    shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
+    for field in resolved.fields:
+        handle = shared[field.embedding_fingerprint]
+        embed = EmbedDocuments(field.field.name, field.model, handle, config.runner.device, previous)
+        stage = beam.ParDo(embed)
+        if config.runner.accelerator:
+            stage = stage.with_resource_hints(accelerator=config.runner.accelerator)
+        embedding = stage.with_outputs("failed", main="done")
+        documents = keep_failures(documents | f"Embed[{field.field.name}]" >> embedding)
+
+    # Part files appear under names that no reader looks at until the commit.
+    write = WriteParts(
+        resolved.layout,
+        config.table.path,
+        run.run_id,
+        run.started,
+        config.table.part_rows,
+        config.table.part_bytes,
+        run.progress_folder,
+    )
+    parts: beam.PCollection[PartFile] = documents | "WriteParts" >> beam.ParDo(write)
+
+    # The launcher learns from two small files what was written and what failed.
+    _ = parts | "ListParts" >> WriteRecords(parts_path(run))
+    _ = failures | beam.Flatten() | "Failures" >> WriteRecords(failures_path(run))
+
+
+def rewrite_graph(
+    pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, rewrites: Sequence[PartRewrite]
+) -> None:
+    """Copy the rows that stay of part files that lose others."""
+    rewrite = RewriteParts(resolved.layout, resolved.config.table.path, run.run_id)
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(list(rewrites))
+        | beam.Reshuffle()
+        | "RewriteParts" >> beam.ParDo(rewrite)
+        | "ListParts" >> WriteRecords(rewritten_path(run))
+    )
+
+
+def parts_path(run: RunContext) -> str:
+    """List of the part files that the embed graph wrote."""
+    return files.join(run.folder, "parts.jsonl")
+
+
+def failures_path(run: RunContext) -> str:
+    """Failures of the embed graph."""
+    return files.join(run.folder, "failures.jsonl")
+
+
+def rewritten_path(run: RunContext) -> str:
+    """List of the part files that the rewrite graph wrote."""
+    return files.join(run.folder, "rewritten.jsonl")

@@ -1,0 +1,93 @@
+"""Files on local disks and object stores, through Beam's FileSystems: list, read, and write so that a half-written
+file never carries its final name.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+
+def is_local(path: str) -> bool:
+    """Whether a path names a file of this machine."""
+    return "://" not in path
+
+
+def join(folder: str, *names: str) -> str:
+    """Join path elements the way the folder's file system does."""
+    return FileSystems.join(folder, *names)
+
+
+def open_read(path: str) -> IO[bytes]:
+    """Open a file for reading, bytes as they are stored."""
+    handle: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return handle
+
+
+@contextmanager
+def create(path: str) -> Iterator[IO[bytes]]:
+    """Write a file that appears under its name only when it is complete.
+
+    On a local disk the bytes go to a temporary name that starts with a dot, are synced, and the file is renamed. An
+    object store shows an object only after its upload is closed. Either way a killed writer leaves nothing that a
+    reader would take for the file, and writing it again is safe.
+    """
+    if not is_local(path):
+        handle = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        try:
+            yield handle
+        finally:
+            handle.close()
+        return
+    folder, name = os.path.split(path)
+    os.makedirs(folder or ".", exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def list_files(pattern: str) -> list[tuple[str, int]]:
+    """List the files that match a glob, by name.
+
+    Returns:
+        (path, size in bytes) of each file, sorted by path.
+    """
+    matched = FileSystems.match([pattern])[0].metadata_list
+    files = {entry.path: entry.size_in_bytes for entry in matched}
+    return sorted(
+        (path, size) for path, size in files.items() if not (is_local(path) and os.path.isdir(path))
+    )
+
+
+def delete(paths: list[str]) -> None:
+    """Delete files; those that are gone already do not matter."""
+    paths = [path for path in paths if FileSystems.exists(path)]
+    if paths:
+        FileSystems.delete(paths)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file of this name."""
+    found: bool = FileSystems.exists(path)
+    return found
+
+
+def delete_folder(folder: str) -> None:
+    """Delete a folder and everything in it; one that is gone already does not matter."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        delete([path for path, _ in list_files(join(folder, "**"))])
