@@ -1,0 +1,78 @@
+"""The texts of an index: each source field's text is stored once, and chunks are slices of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from models.chunking_settings import java_string
+from transforms.index_files import IndexState, Ints
+
+
+@dataclass
+class Texts:
+    """The source texts of a batch.
+
+    Attributes:
+        values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of each
+            UTF-16 code unit, where these differ.
+    """
+
+    values: dict[tuple[int, str], tuple[int, bytes, Ints | None]] = field(default_factory=dict)
+
+
+def write_texts(batch: pa.RecordBatch, state: IndexState, texts: IO[bytes]) -> Texts:
+    """Append the source texts of a batch to texts.bin, each once, however many fields embed it."""
+    written = Texts()
+    names = {name: None for unit in state.units for name in unit.sources}
+    for row, raw in enumerate(batch.column("_source").to_pylist()):
+        source = orjson.loads(raw)
+        for name in names:
+            text = joined_values(source, name)
+            if text:
+                data = text.encode("utf-8", "surrogatepass")
+                written.values[row, name] = (
+                    texts.tell(),
+                    data,
+                    None if len(data) == len(text) else _byte_offsets(text),
+                )
+                texts.write(data)
+    return written
+
+
+def _byte_offsets(text: str) -> Ints:
+    """Byte offset in UTF-8 of each UTF-16 code unit of `text`, and of its end."""
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
+    # The first half of a surrogate pair stands for all four bytes, the second for none.
+    high, low = (units >= 0xD800) & (units < 0xDC00), (units >= 0xDC00) & (units < 0xE000)
+    paired = np.zeros(len(units), bool)
+    paired[:-1] = high[:-1] & low[1:]
+    sizes = 1 + (units >= 0x80).astype(np.int64) + (units >= 0x800) + paired
+    sizes[1:][paired[:-1]] = 0
+    return np.concatenate([[0], np.cumsum(sizes)])
+
+
+def joined_values(source: Mapping[str, Any], name: str) -> str:
+    """The text that chunk offsets point into: the field's values, one separator character between them."""
+    return "\n".join(
+        value if isinstance(value, str) else java_string(value) for value in _values(source, name)
+    )
+
+
+def _values(value: Any, name: str) -> Iterator[Any]:
+    """The values of a field in document order; arrays are looked into, names may have dots."""
+    if isinstance(value, list):
+        for member in value:
+            yield from _values(member, name)
+    elif not name:
+        if value is not None:
+            yield value
+    elif isinstance(value, Mapping):
+        steps = name.split(".")
+        for length in range(1, len(steps) + 1):
+            key = ".".join(steps[:length])
+            if key in value:
+                yield from _values(value[key], ".".join(steps[length:]))
