@@ -47,6 +47,9 @@ class Policy:
     patience: float = 180.0
 
 
+DEFAULT_POLICY = Policy()
+
+
 class TooLargeError(InferenceError):
     """The service says that the texts are too long for its model."""
 

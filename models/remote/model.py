@@ -1,0 +1,219 @@
+"""The description of a model that a service runs."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from models.endpoint import Endpoint
+from models.errors import InferenceError
+from models.model import Model
+from models.remote.embedder import Limits, RemoteEmbedder
+from models.remote.http import DEFAULT_POLICY, HttpClient, Policy
+from models.remote.limits import rate_limit
+from models.remote.protocol import element_type
+from models.remote.text import estimate_tokens
+from models.secrets import Secrets, resolve, unresolved
+from models.services import SERVICES
+
+CODE_VERSION = 1
+"""Raised when a change to this code changes embeddings."""
+
+_log = logging.getLogger(__name__)
+_NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "num_threads", "num_allocations"}
+_EXTRAS = {
+    "amazonbedrock": ("botocore", "aws"),
+    "amazon_sagemaker": ("botocore", "aws"),
+    "googlevertexai": ("google.auth", "gcp"),
+}
+_SIMILARITY = {
+    "openai": "dot_product",
+    "cohere": "dot_product",
+    "jinaai": "dot_product",
+    "openshift_ai": "dot_product",
+}
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """A model behind an HTTP API. Holds references to secrets; `load` resolves them.
+
+    Attributes:
+        endpoint: the endpoint that names it.
+        policy: how patient requests are.
+    """
+
+    endpoint: Endpoint
+    policy: Policy = DEFAULT_POLICY
+
+    @property
+    def fingerprint(self) -> str:
+        """See `models.model.Model`; covers every setting that a request carries, and no secret."""
+        secret = self.endpoint.secret_references
+        settings = {
+            scope: {
+                name: value
+                for name, value in values.items()
+                if name not in _NOT_IN_FINGERPRINT and name not in ("user", "headers", *secret)
+            }
+            for scope, values in (
+                ("service_settings", _without_secret_parameters(self.endpoint.service_settings)),
+                ("task_settings", self.endpoint.task_settings),
+            )
+        }
+        identity = [CODE_VERSION, self.endpoint.service, self.endpoint.task_type, settings]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """See `models.model.Model`; without ``dimensions`` where only the service knows them."""
+        settings = {"task_type": self.endpoint.task_type, "service": self.endpoint.service}
+        if self.endpoint.is_sparse:
+            return settings
+        dimensions = self.endpoint.service_settings.get("dimensions")
+        similarity = self.endpoint.service_settings.get("similarity")
+        return {
+            **settings,
+            **({"dimensions": dimensions} if dimensions else {}),
+            "similarity": similarity or self._default_similarity(),
+            "element_type": self._element_type,
+        }
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The endpoint's ``max_input_tokens``."""
+        tokens = self.endpoint.service_settings.get("max_input_tokens")
+        return None if tokens is None else int(tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """See `models.model.Model`."""
+        settings = self.endpoint.service_settings
+        names = ("model_id", "model", "deployment_id", "service_id", "endpoint_name", "inference_id")
+        return {
+            "model_id": next((settings[name] for name in names if settings.get(name)), self.endpoint.service),
+            "location": self.endpoint.service,
+            "revision": None,
+            "substituted_for": None,
+            "licence": None,
+        }
+
+    def problems(self) -> list[str]:
+        """See `models.model.Model`; nothing is called."""
+        references = self.endpoint.secret_references
+        found = [unresolved(path, reference, self.endpoint.folder) for path, reference in references.items()]
+        module, extra = _EXTRAS.get(self.endpoint.service, ("json", ""))
+        if not _installed(module):
+            found.append(
+                f"service [{self.endpoint.service}] needs {module}: pip install 'semantic-ingest[{extra}]'"
+            )
+        for name in ("url", "target", "token_url"):
+            found.append(_url_problem(name, self.endpoint.service_settings.get(name)))
+        return [problem for problem in found if problem]
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Estimate the tokens of each text: the service's tokenizer is not here."""
+        return np.array([estimate_tokens(text) for text in texts], np.int32)
+
+    def load(self, device: str | None = None) -> RemoteEmbedder:
+        """Resolve the secrets and open the connections; `device` has no meaning here.
+
+        Raises:
+            InferenceError: a secret is missing, or a setting cannot be used; nothing is called yet.
+        """
+        secrets = resolve(self.endpoint.secret_references, self.endpoint.folder)
+        client = HttpClient(
+            self.endpoint.inference_id, secrets, self.policy, self._limiter(), _count_retry(self.endpoint)
+        )
+        protocol = self._open_protocol(secrets, client)
+        settings = self.endpoint.service_settings
+        limits = Limits(
+            batch=getattr(protocol, "batch", None) or self._batch(),
+            max_input_tokens=self.max_tokens,
+            dimensions=settings.get("dimensions"),
+            element_type=self._element_type,
+            sparse=self.endpoint.is_sparse,
+        )
+        return RemoteEmbedder(self.endpoint.inference_id, protocol, client.post, limits, client.close)
+
+    @property
+    def _element_type(self) -> str:
+        settings = self.endpoint.service_settings
+        if self.endpoint.service == "custom":
+            return element_type(settings["response"]["json_parser"])
+        return element_type(settings)
+
+    def _default_similarity(self) -> str:
+        kind = self._element_type
+        default = _SIMILARITY.get(self.endpoint.service, "cosine")
+        return {"bit": "l2_norm", "byte": "cosine"}.get(kind, default)
+
+    def _batch(self) -> int:
+        settings = self.endpoint.service_settings
+        return int(
+            settings.get("max_batch_size")
+            or settings.get("batch_size")
+            or SERVICES[self.endpoint.service].batch
+        )
+
+    def _limiter(self) -> Callable[[], None]:
+        """Endpoints of the same account and model share one limit, as in Elasticsearch."""
+        settings = dict(self.endpoint.service_settings)
+        limit = (settings.pop("rate_limit", None) or {}).get("requests_per_minute")
+        return rate_limit(json.dumps([self.endpoint.service, settings], sort_keys=True), limit)
+
+    def _open_protocol(self, secrets: Secrets, client: HttpClient) -> Any:
+        service = SERVICES[self.endpoint.service].protocol
+        module = import_module(f"models.remote.{'cluster' if service == 'local' else service}")
+        try:
+            return module.open_protocol(self.endpoint, secrets, client.post)
+        except KeyError as missing:
+            name = str(missing).strip("'")
+        raise InferenceError(
+            f"[service_settings] of endpoint [{self.endpoint.inference_id}] does not contain [{name}],"
+            " which requests need",
+            status=400,
+        )
+
+
+def remote_model(endpoint: Endpoint, policy: Policy | None = None) -> Model:
+    """Describe the model of an endpoint that a service runs.
+
+    Args:
+        endpoint: its definition.
+        policy: how patient requests are; the default suits a batch job.
+    """
+    return RemoteModel(endpoint, policy or DEFAULT_POLICY)
+
+
+def _without_secret_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "secret_parameters"}
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _url_problem(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(str(value))
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+    except ValueError:
+        usable = False
+    return None if usable else f"[{name}] is [{value}], which is not an http or https URL that can be called"
+
+
+def _count_retry(endpoint: Endpoint) -> Callable[[], None]:
+    return lambda: _log.info("retrying a request of endpoint [%s]", endpoint.inference_id)
