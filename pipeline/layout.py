@@ -87,11 +87,7 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     problems = model.problems()
     if problems:
         raise InferenceError("; ".join(problems), status=400)
-    chunking = (
-        parse_chunking_settings(mapped.chunking_settings)
-        if mapped.chunking_settings
-        else endpoint.chunking_settings
-    )
+    chunking = parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     field = SemanticField(name, config.mappings.sources(name), chunking)
     settings = model.model_settings
     sparse = settings["task_type"] == "sparse_embedding"

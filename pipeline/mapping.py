@@ -74,7 +74,7 @@ class Property(BaseModel):
     @classmethod
     def _valid_chunking(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         try:
-            parse_chunking_settings(value)
+            parse_chunking_settings(value, return_defaults=False)
         except InferenceError as error:
             raise ValueError(error.reason) from None
         return value

@@ -61,10 +61,12 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
         else None
     )
     empty = pa.array([], pa.string())
-    columns = [joined.column(name).combine_chunks() if joined else empty for name in STATE_COLUMNS]
+    ids, hashes, fingerprints = (
+        joined.column(name).combine_chunks() if joined else empty for name in STATE_COLUMNS
+    )
     part_of_row = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     row = np.concatenate([np.arange(length) for length in lengths]) if lengths else np.zeros(0)
-    return TableState(list(parts), *columns, part_of_row, row.astype(np.int64))
+    return TableState(list(parts), ids, hashes, fingerprints, part_of_row, row.astype(np.int64))
 
 
 def open_table(path: str) -> DeltaTable | None:
@@ -150,22 +152,22 @@ def commit(
     """
     properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
     delta_schema = Schema.from_arrow(schema.remove_metadata())
-    actions: list[AddAction | RemoveAction] = [_add_action(part) for part in added]
+    adds = [_add_action(part) for part in added]
     try:
         if base is None:
             create_table_with_add_actions(
-                path, delta_schema, actions, mode="error", commit_properties=properties
+                path, delta_schema, adds, mode="error", commit_properties=properties
             )
             return 0
         if base.schema() == delta_schema:
             now = int(time.time() * 1000)
-            actions += [RemoveAction(part, True, now) for part in removed]
+            actions = [*adds, *(RemoveAction(part, True, now) for part in removed)]
             base.create_write_transaction(
                 actions, mode="append", schema=delta_schema, commit_properties=properties
             )
         else:
             base.create_write_transaction(
-                actions, mode="overwrite", schema=delta_schema, commit_properties=properties
+                adds, mode="overwrite", schema=delta_schema, commit_properties=properties
             )
     except (CommitFailedError, DeltaError) as error:
         if not isinstance(error, CommitFailedError) and "already exist" not in str(error):

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from models.embeddings import DenseEmbeddings, Embeddings, SparseEmbeddings
 from transforms import files
+from transforms.merge import MAX_CHUNKS
 from transforms.records import Chunk, Document, PreviousRow
-from transforms.text_values import field_values
+from transforms.text_values import text_values
 from transforms.utf16 import Utf16Text
 
 CACHED_ROW_GROUPS = 4
@@ -122,13 +123,16 @@ class PreviousRows:
         texts: dict[str, Utf16Text] = {}
         known: dict[str, int] = {}
         chunks = row.column(field).combine_chunks().flatten()[1].flatten()
+        if len(chunks) >= MAX_CHUNKS:
+            # Some may be folded: then their embedding is not that of their text.
+            return {}
         places = zip(
             *(chunks.field(name).to_pylist() for name in ("source_field", "start_offset", "end_offset")),
             strict=True,
         )
         for index, (name, start, end) in enumerate(places):
             if name not in texts:
-                texts[name] = Utf16Text("\n".join(field_values(source, name)))
+                texts[name] = Utf16Text("\n".join(text_values(source, name)))
             known.setdefault(texts[name].slice(start, end), index)
         return known
 

@@ -5,18 +5,19 @@ whole files otherwise. What is wrong with a line becomes a Failure that names fi
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import IO, Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
@@ -151,7 +152,7 @@ def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Do
     Raises:
         OSError: the file cannot be opened. That is no bad document: the run must not go on without the file.
     """
-    for number, fields in _ROWS[source.format](split, source.max_document_bytes):
+    for number, fields in _rows(split, source):
         line = split.first_line + number
         location = Location(split.path, 0 if source.format in ("text", "markdown") else line)
         try:
@@ -196,16 +197,31 @@ def _checked_id(value: Any, field: str) -> str:
     return document_id
 
 
-def _decompressed(path: str) -> IO[bytes]:
-    handle = files.open_read(path)
-    if path.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=handle), 1 << 20)  # type: ignore[arg-type]
-    if path.endswith(".zst"):
-        import zstandard
+@contextmanager
+def _unpacked(path: str) -> Iterator[IO[bytes]]:
+    """Open a file, decompressing by its ending."""
+    with files.open_read(path) as handle:
+        kind = {".gz": "gzip", ".zst": "zstd"}.get(os.path.splitext(path)[1])
+        if kind is None:
+            yield handle
+        else:
+            packed = pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), kind)
+            with io.BufferedReader(packed, 1 << 20) as unpacked:
+                yield unpacked
 
-        unpacked = zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True, closefd=True)
-        return io.BufferedReader(unpacked, 1 << 20)  # type: ignore[arg-type]
-    return handle
+
+def _rows(split: Split, source: SourceFormat) -> Iterator[Row]:
+    """The rows of a split; a damaged archive costs what is behind the damage, and one failure stands for it."""
+    number = -1
+    try:
+        for number, fields in _ROWS[source.format](split, source.max_document_bytes):
+            yield number, fields
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        if not split.path.endswith(COMPRESSIONS):
+            raise
+        yield number + 1, BadDocumentError(f"the compressed file is damaged from here on: {error}")
 
 
 def _lines(handle: IO[bytes], end: int, position: int, limit: int) -> Iterator[tuple[bytes, bool]]:
@@ -224,43 +240,29 @@ def _lines(handle: IO[bytes], end: int, position: int, limit: int) -> Iterator[t
 
 
 def _jsonl_rows(split: Split, limit: int) -> Iterator[Row]:
-    with _decompressed(split.path) as handle:
+    with _unpacked(split.path) as handle:
         position = split.start
         if position > 0:
             # The line that the range starts in belongs to the range before it.
             handle.seek(position - 1)
-            position += len(_skip_line(handle)) - 1
-        number = -1
-        try:
-            for number, (line, too_long) in enumerate(_lines(handle, split.end, position, limit)):
-                if split.start == 0 and number == 0:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if too_long:
-                    yield (
-                        number,
-                        BadDocumentError(f"the line is longer than source.max_document_bytes [{limit}]"),
-                    )
-                else:
-                    yield number, None if line.isspace() else _json_object(line)
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
-            if not split.path.endswith(COMPRESSIONS):
-                raise
-            # A damaged archive costs the lines behind the damage; one failure stands for them all.
-            yield number + 1, BadDocumentError(f"the compressed file is damaged from here on: {error}")
-        except Exception as error:
-            if type(error).__name__ != "ZstdError":
-                raise
-            yield number + 1, BadDocumentError(f"the compressed file is damaged from here on: {error}")
+            position += _skip_line(handle) - 1
+        for number, (line, too_long) in enumerate(_lines(handle, split.end, position, limit)):
+            if split.start == 0 and number == 0:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if too_long:
+                yield number, BadDocumentError(f"the line is longer than source.max_document_bytes [{limit}]")
+            else:
+                yield number, None if line.isspace() else _json_object(line)
 
 
-def _skip_line(handle: IO[bytes]) -> bytes:
-    """Read on to the end of the line; returns as many bytes as were passed."""
-    passed = b""
-    while True:
-        piece = handle.readline(1 << 20)
-        passed += piece
-        if not piece or piece.endswith(b"\n"):
-            return passed
+def _skip_line(handle: IO[bytes]) -> int:
+    """Read on to the end of the line; returns how many bytes were passed."""
+    passed = 0
+    while piece := handle.readline(1 << 20):
+        passed += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return passed
 
 
 def _json_object(line: bytes) -> dict[str, Any] | BadDocumentError:
@@ -290,7 +292,7 @@ def _json_values(fields: dict[str, Any]) -> dict[str, Any] | BadDocumentError:
     try:
         values: dict[str, Any] = orjson.loads(orjson.dumps(fields, default=_json_default))
     except (TypeError, ValueError) as error:
-        return BadDocumentError(f"the row cannot be stored as JSON: {error}")
+        return BadDocumentError(f"the row cannot be stored as JSON: {error.__cause__ or error}")
     return values
 
 
@@ -304,7 +306,7 @@ def _json_default(value: Any) -> Any:
 
 def _csv_rows(split: Split, limit: int) -> Iterator[Row]:
     csv.field_size_limit(limit)
-    with _decompressed(split.path) as handle:
+    with _unpacked(split.path) as handle:
         text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.reader(text, strict=True)
         header = next(rows, None)
@@ -333,7 +335,7 @@ def _csv_fields(header: list[str], row: list[str]) -> dict[str, Any] | BadDocume
 
 
 def _file_rows(split: Split, limit: int) -> Iterator[Row]:
-    with _decompressed(split.path) as handle:
+    with _unpacked(split.path) as handle:
         content = handle.read(limit + 1)
     if len(content) > limit:
         yield 0, BadDocumentError(f"the file is larger than source.max_document_bytes [{limit}]")
