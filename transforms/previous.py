@@ -17,7 +17,7 @@ from models.embeddings import DenseEmbeddings, Embeddings, SparseEmbeddings
 from transforms import files
 from transforms.merge import MAX_CHUNKS
 from transforms.records import Chunk, Document, PreviousRow
-from transforms.text_values import text_values
+from transforms.text_values import field_values
 from transforms.utf16 import Utf16Text
 
 CACHED_ROW_GROUPS = 4
@@ -132,7 +132,7 @@ class PreviousRows:
         )
         for index, (name, start, end) in enumerate(places):
             if name not in texts:
-                texts[name] = Utf16Text("\n".join(text_values(source, name)))
+                texts[name] = Utf16Text("\n".join(field_values(source, name)))
             known.setdefault(texts[name].slice(start, end), index)
         return known
 
