@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Chunk, embed and publish documents in batch, with the same chunks as Elasticsearch's semantic_text.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich help would double the start-up time
     add_completion=False,
 )
 
@@ -42,11 +43,13 @@ def run(
     output: FormatOption = "table",
 ) -> None:
     """Ingest: read, chunk, embed, publish one new version of the table, bring the index up to date."""
-    from pipeline.config import load_config
-    from pipeline.report import configure_logging, print_summary
-    from pipeline.run import run_pipeline
+    from pipeline.logs import configure_logging
 
     configure_logging(log_format)
+    from pipeline.config import load_config
+    from pipeline.report import print_summary
+    from pipeline.run import run_pipeline
+
     if dry_run:
         return plan(config, overrides, output=output)
     summary = run_pipeline(
@@ -208,6 +211,68 @@ def infer(
     )
 
 
+@app.command(epilog="Example: python -m pipeline history run_configs/quickstart.yaml --limit 7")
+def history(
+    config: Config,
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the newest versions.")] = None,
+    output: FormatOption = "table",
+) -> None:
+    """List the table's versions: what each run changed, and which can be restored."""
+    from pipeline.config import load_config
+    from pipeline.maintain import history as list_versions
+    from pipeline.maintain import print_history
+
+    print_history(list_versions(load_config(config, overrides), limit), output)
+
+
+@app.command(epilog="Example: python -m pipeline restore run_configs/quickstart.yaml 3")
+def restore(
+    config: Config,
+    version: Annotated[int, typer.Argument(min=0, help="Version to go back to, as `history` shows it.")],
+    overrides: Overrides = None,
+    output: FormatOption = "table",
+) -> None:
+    """Publish the rows of an older version again, as a new version; the index follows."""
+    from pipeline.config import load_config
+    from pipeline.maintain import print_restore
+    from pipeline.maintain import restore as restore_version
+
+    print_restore(restore_version(load_config(config, overrides), version), output)
+
+
+@app.command(epilog="Example: python -m pipeline vacuum run_configs/quickstart.yaml --dry-run")
+def vacuum(
+    config: Config,
+    overrides: Overrides = None,
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", min=0, help="Keep what is younger than this.")
+    ] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, show what would go.")] = False,
+    output: FormatOption = "table",
+) -> None:
+    """Delete the files of old versions and what killed runs left behind."""
+    from pipeline.config import load_config
+    from pipeline.maintain import print_vacuum
+    from pipeline.maintain import vacuum as clear_away
+
+    result = clear_away(load_config(config, overrides), older_than_days=older_than, dry_run=dry_run)
+    print_vacuum(result, output)
+
+
+@app.command(epilog="Example: python -m pipeline verify run_configs/quickstart.yaml --format json")
+def verify(config: Config, overrides: Overrides = None, output: FormatOption = "table") -> None:
+    """Check the table against itself, its log and its index; exit code 1 when anything is wrong."""
+    from pipeline.config import load_config
+    from pipeline.verify import print_verification
+    from pipeline.verify import verify as verify_table
+
+    found = verify_table(load_config(config, overrides))
+    print_verification(found, output)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code instead of leaving the process.
 
@@ -215,7 +280,9 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process by default.
     """
     from pipeline.errors import PipelineError
+    from pipeline.logs import configure_logging
 
+    configure_logging()
     try:
         app(args=argv, prog_name="python -m pipeline", standalone_mode=True)
     except SystemExit as stop:

@@ -1,7 +1,6 @@
 """What a user sees of a run: progress while it works, a summary at its end, and run.json beside the table."""
 
 import json
-import logging
 import platform
 import sys
 import threading
@@ -17,12 +16,11 @@ import orjson
 
 from pipeline.graph import RunContext
 from pipeline.layout import ResolvedConfig
+from pipeline.logs import log
 from pipeline.plan import Plan
 from transforms import files
 from transforms.progress import read_progress
 from transforms.records import Failure, PartFile
-
-log = logging.getLogger("semantic_ingest")
 
 PACKAGES = (
     "semantic-ingest",
@@ -219,29 +217,6 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def configure_logging(log_format: Literal["text", "json"]) -> None:
-    """Send the log to stderr, as text or one JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s")
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    log.setLevel(logging.INFO)
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
 
 
 def print_summary(summary: dict[str, Any], output: Literal["table", "json"]) -> None:

@@ -18,9 +18,10 @@ from pipeline.config import RunConfig
 from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.graph import RunContext
 from pipeline.layout import ResolvedConfig, resolve
+from pipeline.logs import log
 from pipeline.open_runs import OpenRun, begin_run, clear_dead_runs, now, open_runs, table_lock
 from pipeline.plan import Plan, Scan, make_plan, part_changes
-from pipeline.report import RunReport, log
+from pipeline.report import RunReport
 from pipeline.runners import create_runner, pipeline_options
 from pipeline.table import TableState, active_parts, commit, open_table, read_state
 from transforms import files
