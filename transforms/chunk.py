@@ -12,8 +12,10 @@ from apache_beam.metrics.metric import Metrics
 from models.chunking_settings import ChunkingSettings, illegal_argument
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, SemanticField
 from transforms.segment import find_sentences
-from transforms.strategies import CountTokens, chunk_spans
+from transforms.separators import compile_separator
+from transforms.strategies import chunk_spans
 from transforms.text_values import field_values, is_blank
+from transforms.token_chunks import CountTokens
 from transforms.utf16 import Utf16Text
 
 CHUNKED = "done"
@@ -102,6 +104,7 @@ class ChunkDocuments(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+        # What is wrong for all documents should stop the launch, not fail each of them.
         for semantic_field in self.fields:
             settings = semantic_field.chunking
             if settings.size_unit == "tokens" and semantic_field.name not in self.token_counters:
@@ -109,8 +112,9 @@ class ChunkDocuments(beam.PTransform):
                     f"field [{semantic_field.name}] has [size_unit] [tokens] and no tokenizer to count with"
                 )
             if settings.language is not None:
-                # A missing model should stop the launch, not fail every document.
                 find_sentences(Utf16Text("One."), settings.language)
+            for separator in settings.separators or ():
+                compile_separator(separator)
 
     def expand(self, documents: beam.pvalue.PCollection[Document]) -> Any:
         """Wire the stage."""
@@ -138,7 +142,7 @@ class _ChunkDocument(beam.DoFn):
             # Whatever is wrong with one document, the others go on. The text itself stays out of the message.
             self.failures.inc()
             failure = _failure(document, error)
-            yield beam.pvalue.TaggedOutput(FAILED, failure)  # type: ignore[misc]
+            yield beam.pvalue.TaggedOutput(FAILED, failure)
             return
         self.documents_chunked.inc()
         self.chunks_made.inc(sum(map(len, chunks.values())))

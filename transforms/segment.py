@@ -10,9 +10,15 @@ import numpy.typing as npt
 from models.chunking_settings import PUNKT_LANGUAGES
 from models.errors import ModelLoadError
 from transforms.utf16 import Utf16Text
-from transforms.word_breaks import WORD_END, icu_iterator, mark_word_breaks
+from transforms.word_breaks import SHORT, WORD_END, icu_iterator, mark_word_breaks, signed_boundaries
 
 Offsets = npt.NDArray[np.int64]
+
+_START = np.zeros(1, np.int64)
+_SENTENCE_ENDS = (b".", b"!", b"?", b"\n", b"\r")
+_WORD_BYTES = bytes(
+    byte if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else ord(" ") for byte in range(256)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,24 @@ class Words:
 
 def find_words(text: Utf16Text) -> Words:
     """Find the word boundaries of a text with ICU's root rules."""
+    if text.length < SHORT:
+        signed = np.concatenate([_START, signed_boundaries(text.text)])
+        return Words(np.abs(signed), np.cumsum(signed > 0))
     marks = mark_word_breaks(text.code_units())
     offsets = np.flatnonzero(marks)
     return Words(offsets, np.cumsum(marks[offsets] == WORD_END))
+
+
+def word_count_bound(text: str) -> int:
+    """Return a number that no chunker's word count of a whole text exceeds, without looking for boundaries.
+
+    In ASCII a word is a run of letters, digits and underscores. Every other character may be a word of its own
+    and part two more, and every end of a sentence may make Elasticsearch count two words twice.
+    """
+    encoded = text.encode("utf-8", "surrogatepass")
+    wide = len(encoded) - len(text)
+    ends = sum(map(encoded.count, _SENTENCE_ENDS))
+    return len(encoded.translate(_WORD_BYTES).split()) + 2 * ends + 4 * wide
 
 
 def find_sentences(text: Utf16Text, language: str | None = None) -> Offsets:

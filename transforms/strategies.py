@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from models.chunking_settings import SEPARATOR_GROUPS, ChunkingSettings, illegal_argument
-from transforms.segment import Words, find_sentences, find_words
-from transforms.separators import SeparatorBudget, split_points
+from transforms.segment import Words, find_sentences, find_words, word_count_bound
+from transforms.separators import SeparatorBudget
+from transforms.token_chunks import CountTokens, token_spans
 from transforms.utf16 import Utf16Text
 
-CountTokens = Callable[[Sequence[str]], npt.NDArray[np.int32]]
 Span = tuple[int, int]
 
+_SHORT = 4000  # code units; longer texts hardly ever fit in one chunk
 _LARGEST_OVERLAP = 20  # words; Elasticsearch's cap where it has to cut a sentence
 
 
@@ -31,16 +31,22 @@ def chunk_spans(
     """Cut a text as Elasticsearch does: the offsets of its chunks in UTF-16 code units, at least one.
 
     Raises:
-        InferenceError: the settings do not fit the strategy, or a separator is no usable regular expression.
+        InferenceError: a setting cannot be used, such as a separator that is no regular expression.
     """
-    spans = STRATEGIES[settings.strategy](text, settings)
+    if settings.size_unit == "tokens":
+        if count_tokens is None:
+            raise illegal_argument("[size_unit] [tokens] needs the tokenizer of an endpoint to count with")
+        spans = token_spans(text, settings, count_tokens)
+    else:
+        spans = STRATEGIES[settings.strategy](text, settings)
     return contiguous_spans(spans, text.length) if settings.contiguous else spans
 
 
 def chunk_by_words(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
     """Cut after every `max_chunk_size` words, repeating `overlap` words."""
     _require(settings, "word", "WordBoundaryChunker")
-    pieces = word_pieces(find_words(text), text.length, settings.max_chunk_size or 0, settings.overlap or 0)
+    size, overlap = settings.max_chunk_size or 0, settings.overlap or 0
+    pieces = word_pieces(find_words(text), text.length, size, overlap)
     return [(piece.start, piece.end) for piece in pieces]
 
 
@@ -48,6 +54,8 @@ def chunk_by_sentences(text: Utf16Text, settings: ChunkingSettings) -> list[Span
     """Fill chunks with sentences up to `max_chunk_size` words, repeating `sentence_overlap` sentences."""
     _require(settings, "sentence", "SentenceBoundaryChunker")
     size, overlap = settings.max_chunk_size or 0, bool(settings.sentence_overlap)
+    if text.length < _SHORT and word_count_bound(text.text) <= size:
+        return [(0, text.length)]
     return _sentence_spans(text, size, overlap, settings.language)
 
 
@@ -202,7 +210,7 @@ class _RecursiveSplit:
     def _split(self, piece: Piece, separator: str) -> list[Piece]:
         """Split before each match; a separator belongs to the piece that it begins."""
         first = self.text.position(piece.start)
-        matches = split_points(separator, self.text.slice(piece.start, piece.end), self.budget)
+        matches = self.budget.split_points(separator, self.text.slice(piece.start, piece.end))
         cuts = [self.text.offset(first + match) for match in matches]
         edges = [piece.start, *(cut for cut in cuts if cut > piece.start), piece.end]
         counts = self.words.count(edges[:-1], edges[1:]).tolist()

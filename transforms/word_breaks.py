@@ -39,7 +39,7 @@ _SETS = {
     "[:Han:][:Hiragana:][:Katakana:][:Hangul:][:Ideographic:][:LineBreak=Complex_Context:][:Cs:]",
 }
 
-_SHORT = 1500  # below this length plain ICU is done before the arrays are set up
+SHORT = 1500  # below this length plain ICU is done before the arrays are set up
 _BLOCK = 1 << 18  # code units that are looked at together; keeps the arrays within the processor's cache
 _GAP = 128  # stretches for ICU that are closer than this are handed over together
 
@@ -80,7 +80,7 @@ def mark_word_breaks(units: npt.NDArray[np.uint16]) -> Marks:
         end = _block_end(units, start)
         block = units[start:end]
         into = marks[start + 1 : end + 1]
-        if len(block) < _SHORT:
+        if len(block) < SHORT:
             into[:] = _icu_marks(block)
         else:
             _mark_block(block, into)
@@ -171,14 +171,19 @@ def _hard_stretches(classes: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]
 
 def _icu_marks(units: npt.NDArray[np.uint16]) -> Marks:
     """Ask ICU; marks of the positions after each code unit."""
-    iterator = icu_iterator("word")
-    iterator.setText(units.tobytes().decode("utf-16-le", "surrogatepass"))
-    status = iterator.getRuleStatus
-    # A sign carries "ends a word" in the same pass: a rule status above 0.
-    signed = np.fromiter((end if status() else -end for end in iterator), np.int32)
+    signed = signed_boundaries(units.tobytes().decode("utf-16-le", "surrogatepass"))
     marks = np.zeros(len(units), np.uint8)
     marks[np.abs(signed) - 1] = np.where(signed > 0, WORD_END, BREAK)
     return marks
+
+
+def signed_boundaries(text: str) -> npt.NDArray[np.int64]:
+    """Return ICU's word boundaries after the first, negative where no word ends."""
+    iterator = icu_iterator("word")
+    iterator.setText(text)
+    # The rule status is read in the same pass: it is 0 for what is no word.
+    status = iterator.getRuleStatus
+    return np.fromiter((end if status() else -end for end in iterator), np.int64)
 
 
 @cache
