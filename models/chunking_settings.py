@@ -148,12 +148,12 @@ def parse_chunking_settings(
         ValidationError: the settings are wrong; every problem at once.
         InferenceError: there is no strategy, or it is unknown (status 400).
     """
+    if raw is not None and not isinstance(raw, Mapping):
+        raise ValidationError([_type_problem(_SCOPE, raw, "Map")])
     if not raw:
         if not return_defaults:
             return None
         return OLD_DEFAULT if raw is None else DEFAULT
-    if not isinstance(raw, Mapping):
-        raise ValidationError([_type_problem(_SCOPE, raw, "Map")])
     strategy = _parse_strategy(raw)
     return _SettingsParser(strategy, raw, enforce_limits).parse()
 

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 from apache_beam.metrics.metric import Metrics
 
-from models.chunking_settings import ChunkingSettings, illegal_argument
+from models.chunking_settings import illegal_argument
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, SemanticField
 from transforms.segment import find_sentences
 from transforms.separators import compile_separator
-from transforms.strategies import chunk_spans
+from transforms.strategies import TextChunk, chunk_spans, chunk_text
 from transforms.text_values import field_values, is_blank
 from transforms.token_chunks import CountTokens
 from transforms.utf16 import Utf16Text
+
+__all__ = ["ChunkDocuments", "TextChunk", "TokenCounter", "chunk_document", "chunk_text"]
 
 CHUNKED = "done"
 FAILED = "failed"
@@ -28,38 +30,6 @@ class TokenCounter(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count the tokens of each text before truncation, special tokens included."""
         ...
-
-
-class TextChunk(NamedTuple):
-    """A piece of a text.
-
-    Attributes:
-        start_offset: first UTF-16 code unit.
-        end_offset: UTF-16 code unit after the last one.
-        text: exactly that slice.
-    """
-
-    start_offset: int
-    end_offset: int
-    text: str
-
-
-def chunk_text(
-    text: str, settings: ChunkingSettings, count_tokens: CountTokens | None = None
-) -> list[TextChunk]:
-    """Cut a text into chunks, in order, at least one.
-
-    Args:
-        text: any string; surrogates may stand alone in it.
-        settings: how to cut it.
-        count_tokens: counts the tokens of texts; needed for ``size_unit: tokens``.
-
-    Raises:
-        InferenceError: a separator is no regular expression that can be used within bounds (status 400).
-    """
-    whole = Utf16Text(text)
-    spans = chunk_spans(whole, settings, count_tokens)
-    return [TextChunk(start, end, whole.slice(start, end)) for start, end in spans]
 
 
 def chunk_document(

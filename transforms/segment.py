@@ -76,6 +76,11 @@ def find_words(text: Utf16Text) -> Words:
     return Words(offsets, np.cumsum(marks[offsets] == WORD_END))
 
 
+def count_words(text: str) -> int:
+    """Count the words of a text, each once."""
+    return int(find_words(Utf16Text(text)).counts[-1])
+
+
 def word_count_bound(text: str) -> int:
     """Return a number that no chunker's word count of a whole text exceeds, without looking for boundaries.
 

@@ -17,12 +17,44 @@ _SHORT = 4000  # code units; longer texts hardly ever fit in one chunk
 _LARGEST_OVERLAP = 20  # words; Elasticsearch's cap where it has to cut a sentence
 
 
+class TextChunk(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        start_offset: first UTF-16 code unit.
+        end_offset: UTF-16 code unit after the last one.
+        text: exactly that slice.
+    """
+
+    start_offset: int
+    end_offset: int
+    text: str
+
+
 class Piece(NamedTuple):
     """A chunk of the word strategy: its offsets and the number of its words, overlap included."""
 
     start: int
     end: int
     words: int
+
+
+def chunk_text(
+    text: str, settings: ChunkingSettings, count_tokens: CountTokens | None = None
+) -> list[TextChunk]:
+    """Cut a text into chunks, in order, at least one.
+
+    Args:
+        text: any string; surrogates may stand alone in it.
+        settings: how to cut it.
+        count_tokens: counts the tokens of texts; needed for ``size_unit: tokens``.
+
+    Raises:
+        InferenceError: a setting cannot be used, such as a separator that is no regular expression (status 400).
+    """
+    whole = Utf16Text(text)
+    spans = chunk_spans(whole, settings, count_tokens)
+    return [TextChunk(start, end, whole.slice(start, end)) for start, end in spans]
 
 
 def chunk_spans(
