@@ -15,6 +15,7 @@ from pipeline.layout import ResolvedConfig
 from transforms import files
 from transforms.chunk import ChunkDocuments
 from transforms.embed import EmbedDocuments
+from transforms.measure import MeasureDocuments
 from transforms.previous import PreviousRows
 from transforms.read import SourceFormat, Split
 from transforms.read_work import ReadWork
@@ -118,6 +119,34 @@ def embed_graph(
     _ = failures | beam.Flatten() | "Failures" >> WriteRecords(failures_path(run))
 
 
+def measure_graph(
+    pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
+) -> None:
+    """Read and chunk the planned documents as the embed graph does, and measure the chunks instead."""
+    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
+    models = {field.field.name: field.model for field in resolved.fields}
+    previous = PreviousRows(
+        resolved.config.table.path,
+        {field.field.name: field.embedding_fingerprint for field in resolved.fields},
+    )
+    documents = (
+        pipeline
+        | "Splits" >> beam.Create(list(splits))
+        | beam.Reshuffle()
+        | "ReadWork" >> beam.ParDo(read).with_outputs("failed", main="done")
+    )
+    chunked = documents["done"] | "ChunkDocuments" >> ChunkDocuments(
+        tuple(f.field for f in resolved.fields), models
+    )
+    measures = chunked["done"] | "MeasureDocuments" >> beam.ParDo(MeasureDocuments(models, previous))
+    _ = measures | "ListMeasures" >> WriteRecords(measures_path(run))
+    _ = (
+        (documents["failed"], chunked["failed"])
+        | beam.Flatten()
+        | "Failures" >> WriteRecords(failures_path(run))
+    )
+
+
 def rewrite_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, rewrites: Sequence[PartRewrite]
 ) -> None:
@@ -140,6 +169,11 @@ def parts_path(run: RunContext) -> str:
 def failures_path(run: RunContext) -> str:
     """Failures of the embed graph."""
     return files.join(run.folder, "failures.jsonl")
+
+
+def measures_path(run: RunContext) -> str:
+    """What the measure graph found."""
+    return files.join(run.folder, "measures.jsonl")
 
 
 def rewritten_path(run: RunContext) -> str:

@@ -114,7 +114,7 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     run = RunContext(run_id, started, folder, folder if files.is_local(folder) else None)
     report.begin(run)
     with report.stage("scan"):
-        _execute(config, lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits))
+        execute(config, lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits))
         splits, scan = read_scans(splits, folder)
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
@@ -234,7 +234,7 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
     run = planned.run
     if splits:
         with report.stage("embed", documents=len(planned.plan.work)):
-            _execute(
+            execute(
                 planned.resolved.config,
                 lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
             )
@@ -319,7 +319,7 @@ def collect_changes(
     rewrites = table_changes.rewrites + adopted_changes.rewrites
     if rewrites:
         with report.stage("rewrite"):
-            _execute(
+            execute(
                 planned.resolved.config,
                 lambda pipeline: graph.rewrite_graph(pipeline, planned.resolved, planned.run, rewrites),
             )
@@ -419,7 +419,7 @@ def update_index(config: RunConfig, report: RunReport) -> int | None:
     return int(result.table_version)
 
 
-def _execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
+def execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
     """Build a graph and run it to its end.
 
     Raises:

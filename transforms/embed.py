@@ -190,10 +190,10 @@ class EmbedDocuments(beam.DoFn):
         for output in [*self._submit(), *self._submit()]:
             window = GlobalWindow()
             if isinstance(output, pvalue.TaggedOutput):
-                value = WindowedValue(output.value, window.max_timestamp(), [window])
+                value = WindowedValue(output.value, window.max_timestamp(), (window,))
                 yield pvalue.TaggedOutput(output.tag, value)
             else:
-                yield WindowedValue(output, window.max_timestamp(), [window])
+                yield WindowedValue(output, window.max_timestamp(), (window,))
 
     def teardown(self) -> None:
         """Let go of the model; the last stage of the process that does so frees it."""

@@ -127,6 +127,8 @@ class PartFile:
         last_id: largest ``_id``.
         counts: what the run did for these rows: ``chunks``, ``embedded``, ``reused``, ``tokens``, ``truncated``,
             ``merged``.
+        token_lengths: semantic field -> histogram of tokens a chunk, as the model saw them.
+        word_lengths: semantic field -> histogram of words a chunk, of one document in sixteen.
     """
 
     path: str
@@ -135,6 +137,8 @@ class PartFile:
     first_id: str
     last_id: str
     counts: dict[str, int] = field(default_factory=dict)
+    token_lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    word_lengths: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import apache_beam as beam
 import orjson
 
 from transforms import files
-from transforms.records import Failure, PartFile
+from transforms.records import Failure
 
 
 @dataclass
@@ -35,7 +35,7 @@ class WriteRecords(beam.PTransform):
         )
 
 
-def _to_line(record: Failure | PartFile) -> tuple[int, bytes]:
+def _to_line(record: Any) -> tuple[int, bytes]:
     return 0, orjson.dumps(asdict(record), option=orjson.OPT_APPEND_NEWLINE)
 
 
