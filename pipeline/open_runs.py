@@ -7,10 +7,11 @@ finished work that the next run takes over. Losing a folder costs work, never co
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
 
@@ -28,6 +29,7 @@ class OpenRun:
         started: when it began, ISO 8601.
         host: machine that launched it.
         pid: its process there.
+        process: tells that process from a later one with the same number; empty where the system does not say.
     """
 
     run_id: str
@@ -35,6 +37,7 @@ class OpenRun:
     started: str
     host: str
     pid: int
+    process: str = ""
 
     @property
     def is_dead(self) -> bool:
@@ -48,8 +51,8 @@ class OpenRun:
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False
-        return False
+            pass
+        return bool(self.process) and _process_identity(self.pid) not in ("", self.process)
 
     def parts(self, table_path: str) -> list[str]:
         """Finished part files of this run, relative to the table."""
@@ -72,7 +75,12 @@ def begin_run(table_path: str, run_id: str, started: datetime) -> str:
         PipelineError: the table's folder cannot be written.
     """
     folder = files.join(runs_folder(table_path), run_id)
-    marker = {"started": started.isoformat(), "host": socket.gethostname(), "pid": os.getpid()}
+    marker = {
+        "started": started.isoformat(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process": _process_identity(os.getpid()),
+    }
     try:
         with files.create(files.join(folder, "run.json")) as handle:
             handle.write(orjson.dumps(marker))
@@ -83,20 +91,42 @@ def begin_run(table_path: str, run_id: str, started: datetime) -> str:
     return folder
 
 
+def _process_identity(pid: int) -> str:
+    """Boot and start time of a process, where the system has /proc; process numbers are used again after a reboot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The name of the program is in brackets and may hold anything; the 20th field behind it is the start time.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+    return f"{boot}/{started}"
+
+
 def open_runs(table_path: str) -> list[OpenRun]:
     """The runs of a table that have not ended, oldest first."""
     found = []
     for path, _ in files.list_files(files.join(runs_folder(table_path), "*", "run.json")):
         folder = path.replace("\\", "/").rpartition("/")[0]
-        with files.open_read(path) as handle:
-            marker = orjson.loads(handle.read())
+        try:
+            with files.open_read(path) as handle:
+                marker = orjson.loads(handle.read())
+        except OSError:
+            # It ended between the listing and now.
+            continue
         found.append(OpenRun(folder.rpartition("/")[2], folder, **marker))
     return sorted(found, key=lambda run: run.started)
 
 
-def clear_dead_runs(table_path: str, runs: Sequence[OpenRun], active: Sequence[str]) -> None:
-    """Remove what killed runs left behind, after a commit has taken over what was of use."""
-    keep = set(active)
+def clear_dead_runs(table_path: str, runs: Sequence[OpenRun], logged: Collection[str]) -> None:
+    """Remove what killed runs left behind, after a commit has taken over what was of use.
+
+    Args:
+        table_path: the table.
+        runs: the other open runs.
+        logged: part files that any version of the table names. They stay: an older version may be restored, and a
+            run that was killed between its commit and its end has left its folder behind.
+    """
+    keep = set(logged)
     for run in runs:
         if run.is_dead:
             files.delete([files.join(table_path, part) for part in run.parts(table_path) if part not in keep])

@@ -49,23 +49,30 @@ def read_work(
             return
         if line != entry[0]:
             continue
-        yield _planned_document(split, line, found, entry, plain)
+        yield _planned_document(split, source, line, found, entry, plain)
         entry = next(planned, None)
-    if entry is not None:
-        yield Failure(
-            "read", None, split.path, entry[0], "BadDocumentError", "the source changed during the run"
-        )
+    while entry is not None:
+        yield _source_changed(split, source, entry[0])
+        entry = next(planned, None)
+
+
+def _source_changed(split: Split, source: SourceFormat, line: int) -> Failure:
+    # Without an id: what is in this line now may be another document, and that one did not fail.
+    line = 0 if source.format in ("text", "markdown") else line
+    return Failure("read", None, split.path, line, "BadDocumentError", "the source changed during the run")
 
 
 def _planned_document(
-    split: Split, line: int, found: Document | Failure | None, entry: tuple[Any, ...], plain: dict[str, str]
+    split: Split,
+    source: SourceFormat,
+    line: int,
+    found: Document | Failure | None,
+    entry: tuple[Any, ...],
+    plain: dict[str, str],
 ) -> Document | Failure:
     _, content_hash, part, row = entry
     if not isinstance(found, Document) or found.content_hash != content_hash:
-        document_id = found.id if isinstance(found, Document) else None
-        return Failure(
-            "read", document_id, split.path, line, "BadDocumentError", "the source changed during the run"
-        )
+        return _source_changed(split, source, line)
     previous = None if part is None else PreviousRow(part, row)
     try:
         columns = {name: plain_value(found.source, name, type_) for name, type_ in plain.items()}
