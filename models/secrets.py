@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from models.errors import InferenceError
 from models.services import Setting
@@ -42,11 +43,11 @@ class Secrets(Mapping[str, str]):
         raise TypeError("secrets do not travel: pickle the endpoint and resolve its references on the worker")
 
     def redact(self, text: str) -> str:
-        """Return `text` with every secret, also as JSON would escape it, replaced."""
+        """Return `text` with every secret, also as JSON or a URL would write it, replaced."""
         for value in sorted(self._values.values(), key=len, reverse=True):
-            for form in {value, value.strip(), json.dumps(value)[1:-1]}:
-                if form:
-                    text = text.replace(form, "[redacted]")
+            forms = {value, value.strip(), json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)}
+            for form in sorted(forms - {""}, key=len, reverse=True):
+                text = text.replace(form, "[redacted]")
         return text
 
 

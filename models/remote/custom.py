@@ -110,7 +110,9 @@ class CustomProtocol:
         literal_headers = {
             name.partition(".")[2]: value for name, value in secrets.items() if "headers." in name
         }
-        self._headers = {**(settings.get("headers") or {}), **literal_headers}
+        named = {**(settings.get("headers") or {}), **literal_headers}
+        typed = any(name.lower() == "content-type" for name in named)
+        self._headers = named if typed else {"Content-Type": "application/json", **named}
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Fill in the templates."""

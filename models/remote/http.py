@@ -162,7 +162,14 @@ class HttpClient:
                 return response.status_code, response.headers, self._read(response, max_bytes, deadline)
         except httpx.TimeoutException:
             failure: InferenceError = self._timeout(url)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        except (httpx.LocalProtocolError, UnicodeError):  # their messages quote the header
+            failure = self._error(
+                f"A request of inference entity id [{self._name}] cannot be sent: a header holds a"
+                " character that"
+                " HTTP cannot send; check the endpoint's secrets and headers",
+                400,
+            )
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
             failure = self._error(
                 f"[{self._shown(url)}] is not an http or https URL; correct the endpoint", 400
             )
