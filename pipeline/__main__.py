@@ -101,20 +101,94 @@ def chunk(
     chunk_command(file, settings=settings, endpoint=endpoint, endpoints_path=endpoints)
 
 
+Index = Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")]
+
+
 @app.command(epilog='Example: python -m pipeline search run_configs/quickstart.yaml "career sacks" --mode hybrid')
 def search(
-    index: Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")],
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    index: Index,
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     mode: Annotated[Literal["bm25", "sparse", "dense", "hybrid"], typer.Option(help="How to rank.")] = "hybrid",
     field: Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of documents.")] = 10,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="field=value, field>=value or an Elasticsearch query; all must hold."),
+    ] = None,
+    fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
+    weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
+    prune: Annotated[bool, typer.Option("--prune", help="Leave frequent light tokens out of sparse queries.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say which tokens met.")] = False,
+    queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,
     output: FormatOption = "table",
 ) -> None:
     """Search the index; a document's score is its best chunk's."""
-    from pipeline.search import search_command
+    from pipeline.search_commands import search_command, search_options
 
-    search_command(index, query, mode=mode, field=field, k=k, overrides=overrides or [], output=output)
+    options = search_options(mode, field, k, filters or [], fusion, weights, prune=prune, explain=explain)
+    search_command(index, query, queries, options, overrides or [], output)
+
+
+@app.command(
+    epilog="Example: python -m pipeline evaluate run_configs/quickstart.yaml --queries data/xquad/queries.jsonl"
+    " --qrels data/xquad/qrels.tsv"
+)
+def evaluate(
+    index: Index,
+    queries: Annotated[str, typer.Option(help="Queries: BEIR's JSON lines, TREC topics, or id<tab>text.")],
+    qrels: Annotated[str, typer.Option(help="Judgements, BEIR or TREC.")],
+    modes: Annotated[str | None, typer.Option(help="Modes, comma-separated; by default all.")] = None,
+    field: Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")] = None,
+    per_query: Annotated[str | None, typer.Option(help="Write each query's measures to this Parquet file.")] = None,
+    report: Annotated[str | None, typer.Option(help="Write a page with plots to this HTML file.")] = None,
+    compare: Annotated[int | None, typer.Option(help="Compare with this version of the table.")] = None,
+    overrides: Overrides = None,
+    output: FormatOption = "table",
+) -> None:
+    """Measure retrieval: nDCG@10, recall@100, MRR@10 and MAP of every mode, and whether differences are real."""
+    from pipeline.search_commands import evaluate_command
+
+    evaluate_command(
+        index,
+        queries,
+        qrels,
+        modes=modes,
+        field=field,
+        per_query=per_query,
+        report=report,
+        compare=compare,
+        overrides=overrides or [],
+        output=output,
+    )
+
+
+@app.command(epilog="Example: python -m pipeline index run_configs/quickstart.yaml --verify")
+def index(
+    config: Config,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it anew.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Only compare it with the table.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that index documents.")] = 1,
+    overrides: Overrides = None,
+    output: FormatOption = "table",
+) -> None:
+    """Bring the index to the table's version."""
+    from pipeline.search_commands import index_command
+
+    index_command(config, rebuild=rebuild, verify=verify, workers=workers, overrides=overrides or [], output=output)
+
+
+@app.command(epilog="Example: python -m pipeline explore run_configs/quickstart.yaml --port 8765")
+def explore(
+    index: Index,
+    host: Annotated[str, typer.Option(help="Address to listen on; everyone who reaches it can read.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
+    overrides: Overrides = None,
+) -> None:
+    """Look at the index in a browser: search modes side by side, chunks and their tokens."""
+    from pipeline.explore import explore_command
+
+    explore_command(index, host, port, overrides or [])
 
 
 endpoints_app = typer.Typer(help="Inference endpoints, defined as in Elasticsearch.", no_args_is_help=True)
@@ -273,6 +347,19 @@ def verify(config: Config, overrides: Overrides = None, output: FormatOption = "
         raise typer.Exit(1)
 
 
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM (systemd, Kubernetes, `kill`) end a command the way Ctrl-C does, with exit code 143."""
+    import signal
+    import threading
+    from types import FrameType
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code instead of leaving the process.
 
@@ -283,6 +370,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.logs import configure_logging
 
     configure_logging()
+    _stop_on_sigterm()
     try:
         app(args=argv, prog_name="python -m pipeline", standalone_mode=True)
     except SystemExit as stop:
@@ -290,6 +378,11 @@ def main(argv: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A full disk, a missing right, a mount that went away: the system's own words say it best.
+        where = f" [{error.filename}]" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
     except Exception as error:
         from models.errors import InferenceError
 

@@ -57,9 +57,12 @@ class RunReport:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         """Record how the run ended; an interrupted one says how to go on."""
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            published = "table_version" in self._result
             log.warning(
-                "stopped; nothing was published. Run the same command again: finished parts are kept."
+                "stopped; the table is published, its index is not up to date. Run the same command again."
+                if published
+                else "stopped; nothing was published. Run the same command again: finished parts are kept."
             )
         if error is not None:
             self._write("failed", f"{kind.__name__ if kind else ''}: {error}")

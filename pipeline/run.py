@@ -18,12 +18,12 @@ from pipeline.config import RunConfig
 from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.graph import RunContext
 from pipeline.layout import ResolvedConfig, resolve
-from pipeline.logs import log
 from pipeline.open_runs import OpenRun, begin_run, clear_dead_runs, now, open_runs, table_lock
 from pipeline.plan import Plan, Scan, make_plan, part_changes
 from pipeline.report import RunReport
 from pipeline.runners import create_runner, pipeline_options
 from pipeline.table import TableState, active_parts, commit, open_table, read_state
+from pipeline.table_log import read_log
 from transforms import files
 from transforms.read import Split, list_splits
 from transforms.read_work import WORK_SCHEMA, work_path
@@ -270,7 +270,7 @@ def write_work(planned: PlannedRun) -> list[Split]:
     ]
     table = pa.Table.from_arrays(columns, schema=WORK_SCHEMA)
     with_work, starts = np.unique(work_splits, return_index=True)
-    ends = [*starts[1:].tolist(), len(work_splits)]
+    ends = [*starts.tolist(), len(work_splits)][1:]
     for index, start, end in zip(with_work.tolist(), starts.tolist(), ends, strict=True):
         with files.create(work_path(planned.run.folder, index)) as handle:
             pq.write_table(table.slice(start, end - start), handle, compression="zstd")
@@ -394,28 +394,48 @@ def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | N
     with report.stage("commit"):
         metadata = {"semantic_ingest": {"run_id": planned.run.run_id, **report.counters()}}
         schema = planned.resolved.layout.schema()
+        check_parts(path, changes.added)
         version = commit(path, planned.base, schema, changes.added, changes.removed, metadata)
-        table = open_table(path)
-        if table is not None:
-            clear_dead_runs(path, planned.others, active_parts(table))
+        if planned.others:
+            clear_dead_runs(path, planned.others, read_log(path).parts)
     return version
+
+
+def check_parts(table_path: str, parts: Sequence[PartFile]) -> None:
+    """Look at the part files once more before a version names them.
+
+    Raises:
+        PipelineError: one is gone or has another size: somebody cleared the table's folder during the run.
+    """
+    sizes = {path.replace("\\", "/").rpartition("/")[2]: size for path, size in list_parts(table_path)}
+    damaged = [part.path for part in parts if sizes.get(part.path) != part.size]
+    if damaged:
+        raise PipelineError(
+            f"{len(damaged):,} finished part files of this run are gone or were changed, for example {damaged[0]} in "
+            f"[{table_path}]; something else cleared that folder during the run. Nothing was published; run again."
+        )
+
+
+def list_parts(table_path: str) -> list[tuple[str, int]]:
+    """Path and size of every part file in the table's folder, published or not."""
+    return files.list_files(files.join(table_path, "part-*.parquet"))
 
 
 def update_index(config: RunConfig, report: RunReport) -> int | None:
     """Bring the index to the table's version; returns that version, or None where there is no index."""
     if config.index is None or open_table(config.table.path) is None:
         return None
+    from transforms.index_files import IndexUnusable
     from transforms.write_index import update_index as catch_up
 
     with report.stage("index"):
         try:
             result = catch_up(config.table.path, config.index.path)
-        except Exception:
-            log.error(
-                "the table is published, but its index could not be brought up to date; "
-                "`python -m pipeline index CONFIG` does that"
-            )
-            raise
+        except (IndexUnusable, OSError) as error:
+            raise PipelineError(
+                f"the table is published, but its index [{config.index.path}] is not up to date: {error}. "
+                "The next run does that, or `python -m pipeline index CONFIG`."
+            ) from None
     return int(result.table_version)
 
 

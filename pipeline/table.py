@@ -76,12 +76,14 @@ def open_table(path: str) -> DeltaTable | None:
         PipelineError: something else is there, or the table was written by a newer version.
     """
     try:
-        exists = DeltaTable.is_deltatable(path)
+        if not DeltaTable.is_deltatable(path):
+            return None
+        table = DeltaTable(path)
     except (DeltaError, OSError) as error:
-        raise PipelineError(f"table.path [{path}] cannot be read: {error}") from None
-    if not exists:
-        return None
-    table = DeltaTable(path)
+        raise PipelineError(
+            f"table.path [{path}] cannot be read: {error}. It is damaged, not readable for this user, or written "
+            "by a newer version of Delta Lake; it is left as it is."
+        ) from None
     names = {field.name for field in table.schema().fields}
     if not set(STATE_COLUMNS) <= names:
         missing = ", ".join(sorted(set(STATE_COLUMNS) - names))
@@ -152,11 +154,15 @@ def commit(
     """
     properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
     delta_schema = Schema.from_arrow(schema.remove_metadata())
-    adds = [_add_action(part) for part in added]
+    adds: list[AddAction | RemoveAction] = [_add_action(part) for part in added]
     try:
         if base is None:
             create_table_with_add_actions(
-                path, delta_schema, adds, mode="error", commit_properties=properties
+                path,
+                delta_schema,
+                [_add_action(part) for part in added],
+                mode="error",
+                commit_properties=properties,
             )
             return 0
         if base.schema() == delta_schema:
@@ -176,8 +182,8 @@ def commit(
             f"another run has changed the table [{path}] since this one was planned; nothing was published. "
             "Run again: the parts that are finished are kept."
         ) from None
-    version: int = base.version()
-    return version
+    # The table object still shows the version that the plan was made on; a commit only succeeds right after that one.
+    return int(base.version()) + 1
 
 
 def _add_action(part: PartFile) -> AddAction:
