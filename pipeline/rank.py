@@ -5,6 +5,7 @@ and vectors are compared with all vectors.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +40,17 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.documents)
 
+    def first(self, k: int) -> "Ranking":
+        """The `k` best documents."""
+        return Ranking(self.unit, self.documents[:k], self.scores[:k], self.rows[:k])
+
 
 def bm25_terms(unit: OpenUnit, text: str) -> dict[str, int]:
     """The terms of a query and how often each occurs."""
     return dict(Counter(unit.analyzer.analyze(spaced(text))))
 
 
-def bm25_query(unit: OpenUnit, text: str, sources: list[str]) -> Any:
+def bm25_query(unit: OpenUnit, text: str, sources: Sequence[str]) -> Any:
     """Tantivy's query for a text in some source fields of a unit."""
     import tantivy
 

@@ -120,6 +120,9 @@ class SearchIndex:
         self.alive: Bools = self.documents["part"].to_numpy() >= 0
         self.units = {unit.name: OpenUnit(generation, unit) for unit in state.units}
         self._texts = _map(self.path / state.epoch / "texts.bin", np.dtype("u1"), (state.text_bytes,))
+        self._token_counts: dict[str, dict[str, int]] = {}
+        sparse = [name for name in state.fields if not self._is_dense(name)]
+        self._tokens = {name: _arrow(self.path / state.tokens_path(name)) for name in sparse}
         self._vectors = {name: self._map_vectors(name) for name in state.fields if self._is_dense(name)}
 
     def _is_dense(self, name: str) -> bool:
@@ -162,6 +165,14 @@ class SearchIndex:
     def norms(self, field: str) -> Any:
         """The lengths of a dense field's vectors."""
         return self._vectors[field][1]
+
+    def token_counts(self, field: str) -> dict[str, int]:
+        """Token -> number of chunks that had it when they were indexed, of a sparse field."""
+        if field not in self._token_counts:
+            table = self._tokens[field]
+            pairs = zip(table["token"].to_pylist(), table["chunks"].to_pylist(), strict=True)
+            self._token_counts[field] = dict(pairs)
+        return self._token_counts[field]
 
     def document_id(self, document: int) -> str:
         """The ``_id`` of a document."""

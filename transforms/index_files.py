@@ -15,6 +15,7 @@ of every array are in that order.
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -301,3 +302,19 @@ def _pairs(match: re.Match[str]) -> str:
     run = match[0]
     pairs = [run[at : at + 2] for at in range(len(run) - 1)]
     return f" {' '.join(pairs or [run])} "
+
+
+def write_tokens(path: Path, counts: Counter[str]) -> None:
+    """Write how many chunks hold each token."""
+    table = pa.table(
+        {"token": pa.array(counts.keys(), pa.string()), "chunks": pa.array(counts.values(), pa.int64())}
+    )
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        out.write_table(table)
+
+
+def read_tokens(path: Path) -> Counter[str]:
+    """Read what `write_tokens` wrote."""
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return Counter(dict(zip(table["token"].to_pylist(), table["chunks"].to_pylist(), strict=True)))

@@ -13,8 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.index_files import CHUNKS, IndexState, Ints, UnitState, open_tantivy, unit_schema
-from transforms.index_shard import documents_schema, read_tokens, write_tokens
+from transforms.index_files import (
+    CHUNKS,
+    IndexState,
+    Ints,
+    UnitState,
+    open_tantivy,
+    read_tokens,
+    unit_schema,
+    write_tokens,
+)
+from transforms.index_shard import documents_schema
 
 
 def read_arrow(path: Path) -> pa.Table:

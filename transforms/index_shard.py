@@ -30,6 +30,7 @@ from transforms.index_files import (
     sparse_field,
     text_analyzer,
     unit_schema,
+    write_tokens,
 )
 from transforms.index_texts import Texts, write_texts
 
@@ -189,22 +190,6 @@ def _close_unit(folder: Path, unit: _Unit) -> None:
         file.close()
     for name, counts in unit.tokens.items():
         write_tokens(folder / f"tokens-{unit.state.name}-{unit.state.fields.index(name)}.arrow", counts)
-
-
-def write_tokens(path: Path, counts: Counter[str]) -> None:
-    """Write how many chunks hold each token."""
-    table = pa.table(
-        {"token": pa.array(counts.keys(), pa.string()), "chunks": pa.array(counts.values(), pa.int64())}
-    )
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
-        out.write_table(table)
-
-
-def read_tokens(path: Path) -> Counter[str]:
-    """Read what `write_tokens` wrote."""
-    with pa.memory_map(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all()
-    return Counter(dict(zip(table["token"].to_pylist(), table["chunks"].to_pylist(), strict=True)))
 
 
 def _batches(task: ShardTask, part: PartRows) -> Iterator[pa.RecordBatch]:

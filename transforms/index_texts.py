@@ -1,6 +1,6 @@
 """The texts of an index: each source field's text is stored once, and chunks are slices of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from models.chunking_settings import java_string
 from transforms.index_files import IndexState, Ints
+from transforms.text_values import field_values
 
 
 @dataclass
@@ -17,7 +17,8 @@ class Texts:
     """The source texts of a batch.
 
     Attributes:
-        values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of each
+        values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of
+        each
             UTF-16 code unit, where these differ.
     """
 
@@ -57,22 +58,4 @@ def _byte_offsets(text: str) -> Ints:
 
 def joined_values(source: Mapping[str, Any], name: str) -> str:
     """The text that chunk offsets point into: the field's values, one separator character between them."""
-    return "\n".join(
-        value if isinstance(value, str) else java_string(value) for value in _values(source, name)
-    )
-
-
-def _values(value: Any, name: str) -> Iterator[Any]:
-    """The values of a field in document order; arrays are looked into, names may have dots."""
-    if isinstance(value, list):
-        for member in value:
-            yield from _values(member, name)
-    elif not name:
-        if value is not None:
-            yield value
-    elif isinstance(value, Mapping):
-        steps = name.split(".")
-        for length in range(1, len(steps) + 1):
-            key = ".".join(steps[:length])
-            if key in value:
-                yield from _values(value[key], ".".join(steps[length:]))
+    return "\n".join(field_values(source, name))
