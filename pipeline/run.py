@@ -28,7 +28,7 @@ from transforms import files
 from transforms.read import Split, list_splits
 from transforms.read_work import WORK_SCHEMA, work_path
 from transforms.records import Failure, PartFile
-from transforms.scan import scan_path
+from transforms.scan import SCAN_SCHEMA, scan_path
 from transforms.write_failures import read_records, write_failures
 
 
@@ -180,7 +180,7 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
         lines = pc.add(table.column("line"), split.first_line)
         numbered.append(split)
         tables.append(table.set_column(2, "line", lines).replace_schema_metadata(None))
-    joined = pa.concat_tables(tables)
+    joined = pa.concat_tables([SCAN_SCHEMA.empty_table(), *tables])
     lengths = [table.num_rows for table in tables]
     column = {name: joined.column(name).combine_chunks() for name in joined.column_names}
     scan = Scan(

@@ -59,8 +59,8 @@ def test_real_readers_read_the_table(job):
     assert frame.height == 10
     assert len(frame["chunks"][0][0]["embeddings"]) == 64
     relation = DeltaTable(job.table_path).to_pyarrow_dataset()
-    counted = duckdb.sql("select count(*), max(year) from relation").fetchone()
-    assert counted == (10, 2009)
+    counted = duckdb.sql("select count(*), max(year) from relation").fetchall()
+    assert counted == [(10, 2009)]
     assert relation.count_rows() == 10
 
 
