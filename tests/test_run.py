@@ -146,11 +146,9 @@ def test_a_bad_document_costs_exactly_itself(job):
     assert sorted(job.rows()) == ["d0", "d3"]
     (report,) = (job.folder / "failures").iterdir()
     failures = [json.loads(line) for line in report.read_text().splitlines()]
-    assert [(one["stage"], one["line"], one["document_id"]) for one in failures] == [
-        ("read", 2, None),
-        ("read", 3, "d2"),
-    ]
-    assert "object" not in json.dumps(failures[1]["message"]) or "text" in failures[1]["message"]
+    places = [(one["stage"], one["line"], one["document_id"]) for one in failures]
+    assert places == [("read", 2, None), ("read", 3, "d2")]
+    assert "broken" not in report.read_text(), "a failure report never holds the text"
     assert job.summary["documents"]["failed"] == 2
 
 
@@ -282,14 +280,8 @@ def test_run_json_says_how_it_was_made(job):
     assert record["versions"]["apache-beam"].startswith("2.77")
     assert set(record["timings"]) >= {"scan", "plan", "embed", "commit", "index"}
     commit = DeltaTable(job.table_path).history(1)[0]
-    assert (
-        json.loads(
-            commit["semantic_ingest"]
-            if isinstance(commit["semantic_ingest"], str)
-            else json.dumps(commit["semantic_ingest"])
-        )["run_id"]
-        == record["run_id"]
-    )
+    commit = DeltaTable(job.table_path).history(1)[0]
+    assert commit["semantic_ingest"]["run_id"] == record["run_id"]
 
 
 def test_plan_says_what_a_run_would_do_and_changes_nothing(job, capsys):

@@ -17,7 +17,7 @@ SCAN_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string()),
         pa.field("content_hash", pa.string()),
-        pa.field("line", pa.int64(), nullable=False),
+        pa.field("line", pa.int64()),
         pa.field("deleted", pa.bool_(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("message", pa.string()),
