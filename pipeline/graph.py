@@ -20,9 +20,10 @@ from transforms.previous import PreviousRows
 from transforms.read import SourceFormat, Split
 from transforms.read_work import ReadWork
 from transforms.records import Failure, PartFile
+from transforms.rewrite_parts import PartRewrite, RewriteParts
 from transforms.scan import ScanDocuments
 from transforms.write_failures import WriteRecords
-from transforms.write_table import PartRewrite, RewriteParts, WriteParts
+from transforms.write_table import WriteParts
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ def embed_graph(
     documents = keep_failures(documents | "ChunkDocuments" >> chunk)
 
     # One stage an endpoint. Fields of the same model share it within a process.
-    previous = PreviousRows(
-        config.table.path, {field.field.name: field.embedding_fingerprint for field in resolved.fields}
-    )
+    previous = PreviousRows(config.table.path, resolved.embedding_fingerprints)
     shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
     for field in resolved.fields:
         handle = shared[field.embedding_fingerprint]
@@ -151,7 +150,9 @@ def rewrite_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, rewrites: Sequence[PartRewrite]
 ) -> None:
     """Copy the rows that stay of part files that lose others."""
-    rewrite = RewriteParts(resolved.layout, resolved.config.table.path, run.run_id)
+    rewrite = RewriteParts(
+        resolved.layout, resolved.embedding_fingerprints, resolved.config.table.path, run.run_id
+    )
     _ = (
         pipeline
         | "Parts" >> beam.Create(list(rewrites))

@@ -49,6 +49,11 @@ class ResolvedConfig:
     layout: TableLayout
 
     @property
+    def embedding_fingerprints(self) -> dict[str, str]:
+        """Semantic field -> fingerprint of its embedding."""
+        return {field.field.name: field.embedding_fingerprint for field in self.fields}
+
+    @property
     def substitutions(self) -> dict[str, str]:
         """Model that an endpoint asks for -> the model that stands in for it here."""
         described = (field.model.describe() for field in self.fields)
@@ -87,7 +92,9 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     problems = model.problems()
     if problems:
         raise InferenceError("; ".join(problems), status=400)
-    chunking = parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
+    chunking = (
+        parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
+    )
     field = SemanticField(name, config.mappings.sources(name), chunking)
     settings = model.model_settings
     sparse = settings["task_type"] == "sparse_embedding"

@@ -3,7 +3,7 @@
 All of it is arithmetic on Arrow and numpy columns of ids, hashes and row numbers; no text is held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.table import TableState
-from transforms.write_table import PartRewrite
+from transforms.previous import has_stale_embedding
+from transforms.rewrite_parts import PartRewrite
 
 Rows = npt.NDArray[np.int64]
 
@@ -192,25 +193,37 @@ class PartChanges:
     rewrites: list[PartRewrite]
 
 
-def part_changes(state: TableState, dropped: Rows, *, rewrite_all: bool = False) -> PartChanges:
+def stale_rows(state: TableState, dropped: Rows, embedding_fingerprints: Mapping[str, str]) -> Rows:
+    """Rows that stay in the table though a field's embedding in them comes from another model than the run's."""
+    unique = pc.unique(state.fingerprints.cast(pa.string())).to_pylist()
+    stale = [one for one in unique if has_stale_embedding(one, embedding_fingerprints)]
+    is_stale = np.asarray(pc.is_in(state.fingerprints.cast(pa.string()), pa.array(stale, pa.string())), bool)
+    is_stale[dropped] = False
+    return np.flatnonzero(is_stale)
+
+
+def part_changes(state: TableState, dropped: Rows, rewritten: Rows | None = None) -> PartChanges:
     """Decide for each part file of a state, given the rows that go.
 
     Args:
         state: the rows of the parts.
         dropped: rows of the state that go.
-        rewrite_all: whether rows that stay are written again even where a part loses none (a new schema).
+        rewritten: rows that stay but must be written again.
     """
     changes = PartChanges([], [], [])
     is_dropped = np.zeros(len(state), bool)
     is_dropped[dropped] = True
     total = np.bincount(state.part, minlength=len(state.parts))
     going = np.bincount(state.part[is_dropped], minlength=len(state.parts))
+    touched = set() if rewritten is None else set(state.part[rewritten].tolist())
     order = np.argsort(state.part[is_dropped], kind="stable")
     rows = np.split(state.row[is_dropped][order], np.cumsum(going)[:-1]) if state.parts else []
-    for name, count, gone, part_rows in zip(state.parts, total, going, rows, strict=True):
+    for number, (name, count, gone, part_rows) in enumerate(
+        zip(state.parts, total, going, rows, strict=True)
+    ):
         if gone == count:
             changes.removed.append(name)
-        elif gone or rewrite_all:
+        elif gone or number in touched:
             changes.rewrites.append(PartRewrite(name, tuple(part_rows.tolist())))
         else:
             changes.kept.append(name)

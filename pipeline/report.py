@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, Literal
@@ -114,6 +115,10 @@ class RunReport:
         self._failures = failures
         self._failures_path = path if failures else None
         self._documents["failed"] = len(failures)
+
+    def gated(self, results: Sequence[Any]) -> None:
+        """The quality gates were measured."""
+        self._result["gates"] = [asdict(result) for result in results]
 
     def published(self, table_version: int | None) -> None:
         """The table has a new version, or the same when there was nothing to do."""
@@ -246,6 +251,9 @@ def print_summary(summary: dict[str, Any], output: Literal["table", "json"]) -> 
     }
     for asked, used in summary["substitutions"].items():
         rows[f"{asked}"] = f"substituted by {used}"
+    for gate in summary.get("gates", []):
+        verdict = "; ".join(gate["problems"]) or "passed"
+        rows[f"gate {gate['measure']}"] = f"{gate['value']:.4f}, {verdict}"
     if summary["failures_path"]:
         rows["failures"] = f"{summary['failures_path']} {summary['failures_by_reason']}"
     if documents.get("held_back"):

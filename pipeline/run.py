@@ -15,11 +15,11 @@ from deltalake import DeltaTable
 
 from pipeline import graph
 from pipeline.config import RunConfig
-from pipeline.errors import PipelineError, TooManyFailures
+from pipeline.errors import PipelineError, TooManyFailures, original_error
 from pipeline.graph import RunContext
 from pipeline.layout import ResolvedConfig, resolve
 from pipeline.open_runs import OpenRun, begin_run, clear_dead_runs, now, open_runs, table_lock
-from pipeline.plan import Plan, Scan, make_plan, part_changes
+from pipeline.plan import Plan, Scan, make_plan, part_changes, stale_rows
 from pipeline.report import RunReport
 from pipeline.runners import create_runner, pipeline_options
 from pipeline.table import TableState, active_parts, commit, open_table, read_state
@@ -86,6 +86,7 @@ def run_pipeline(
     with table_lock(config.table.path) if lock else nullcontext(), RunReport(resolved, quiet=quiet) as report:
         planned = plan_run(resolved, report)
         check_deletions(planned, allow_mass_delete=allow_mass_delete)
+        check_models(planned)
         if planned.plan.is_empty:
             failures = unreadable_failures(planned)
             version = planned.base.version() if planned.base is not None else None
@@ -95,6 +96,7 @@ def run_pipeline(
             changes = collect_changes(planned, written, failures, report)
         report_failures(planned, failures, report)
         if not planned.plan.is_empty:
+            pass_gates(planned, changes, failures, report)
             version = publish(planned, changes, report)
         files.delete_folder(planned.run.folder)
         report.published(version)
@@ -219,6 +221,25 @@ def check_deletions(planned: PlannedRun, *, allow_mass_delete: bool) -> None:
     )
 
 
+def check_models(planned: PlannedRun) -> None:
+    """Refuse to change a model while rows stay that this run does not embed again.
+
+    Raises:
+        PipelineError: such rows would be left with embeddings of the old model, or with none.
+    """
+    plan = planned.plan
+    leaving = np.concatenate([plan.deleted, plan.previous[plan.previous >= 0], plan.adopted_previous])
+    stale = stale_rows(planned.state, leaving[leaving >= 0], planned.resolved.embedding_fingerprints)
+    if plan.is_empty or not len(stale):
+        return
+    files.delete_folder(planned.run.folder)
+    raise PipelineError(
+        f"the model of a semantic_text field has changed, and {len(stale):,} of the table's {len(planned.state):,} "
+        "documents are not in what this run could read of the source. A table never mixes the embeddings of two "
+        "models; nothing was changed. Run once with source.sync=full over the whole, readable source."
+    )
+
+
 def unreadable_failures(planned: PlannedRun) -> list[Failure]:
     """The lines of the source that are no document."""
     failures = []
@@ -310,10 +331,11 @@ def collect_changes(
         )
     replaced = plan.previous[~failed & (plan.previous >= 0)]
     taken_over = plan.adopted_previous[plan.adopted_previous >= 0]
-    schema_changed = planned.base is not None and _schema_changed(planned)
-    table_changes = part_changes(
-        planned.state, np.concatenate([plan.deleted, replaced, taken_over]), rewrite_all=schema_changed
-    )
+    dropped = np.concatenate([plan.deleted, replaced, taken_over])
+    stale = stale_rows(planned.state, dropped, planned.resolved.embedding_fingerprints)
+    if planned.base is not None and _schema_changed(planned):
+        stale = np.arange(len(planned.state))
+    table_changes = part_changes(planned.state, dropped, stale)
     not_adopted = np.setdiff1d(np.arange(len(planned.adoptable)), plan.adopted)
     adopted_changes = part_changes(planned.adoptable, not_adopted)
     rewrites = table_changes.rewrites + adopted_changes.rewrites
@@ -382,6 +404,28 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
         )
 
 
+def pass_gates(planned: PlannedRun, changes: Changes, failures: list[Failure], report: RunReport) -> None:
+    """Measure the new snapshot before it is published.
+
+    Raises:
+        GateFailed: a measure is out of its bounds.
+    """
+    config = planned.resolved.config
+    if not config.gates.measures:
+        return
+    from pipeline.gates import check_gates, require_gates
+
+    with report.stage("gates"):
+        counters = report.counters()
+        ratios = {
+            "failures": len(failures) / max(planned.plan.documents + len(planned.plan.unreadable), 1),
+            "truncated": counters["truncated"] / max(counters["chunks"], 1),
+        }
+        results = check_gates(config, planned.base, changes.added, changes.removed, ratios)
+    report.gated(results)
+    require_gates(results)
+
+
 def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | None:
     """Commit the new version, then clear away what killed runs left.
 
@@ -444,10 +488,15 @@ def execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
 
     Raises:
         PipelineError: the runner failed or gave up.
+        OSError: a file could not be read or written.
+        KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
     """
     pipeline = beam.Pipeline(runner=create_runner(config.runner), options=pipeline_options(config.runner))
     build(pipeline)
-    result = pipeline.run()
-    state = result.wait_until_finish()
+    try:
+        state = pipeline.run().wait_until_finish()
+    except Exception as error:
+        # Beam wraps whatever a stage raises, Ctrl-C included, in an error of its own.
+        raise original_error(error) from None
     if state != "DONE":
         raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")

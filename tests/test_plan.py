@@ -99,7 +99,8 @@ def test_the_later_of_two_documents_with_one_id_wins():
 def test_every_part_is_kept_removed_or_rewritten_without_just_the_dropped_rows(rows, dropped, rewrite_all):
     state = make_state([(str(number), "x", "now") for number in range(rows)], rows_in_part=3)
     dropped = sorted(row for row in dropped if row < rows)
-    changes = part_changes(state, np.array(dropped, np.int64), rewrite_all=rewrite_all)
+    rewritten = np.arange(rows if rewrite_all else 0)
+    changes = part_changes(state, np.array(dropped, np.int64), rewritten)
     rewritten = {rewrite.path: set(rewrite.dropped) for rewrite in changes.rewrites}
     for number, name in enumerate(state.parts):
         members = range(number * 3, min(number * 3 + 3, rows))

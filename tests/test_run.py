@@ -280,7 +280,6 @@ def test_run_json_says_how_it_was_made(job):
     assert record["versions"]["apache-beam"].startswith("2.77")
     assert set(record["timings"]) >= {"scan", "plan", "embed", "commit", "index"}
     commit = DeltaTable(job.table_path).history(1)[0]
-    commit = DeltaTable(job.table_path).history(1)[0]
     assert commit["semantic_ingest"]["run_id"] == record["run_id"]
 
 
@@ -342,3 +341,35 @@ def test_search_finds_what_was_published_last(job, capsys):
         ]
         assert job.run(*arguments, command="search") == 0
         assert json.loads(capsys.readouterr().out)["hits"][0]["_id"] == "new", mode
+
+
+def test_a_row_whose_document_fails_when_the_model_changes_never_mixes_models(job, capsys):
+    assert job.run() == 0
+    job.config["mappings"]["properties"]["dense"]["inference_id"] = "wide"
+    job.config["endpoints"] = {"path": str(job.folder / "endpoints")}
+    (job.folder / "endpoints").mkdir()
+    body = {"service": "hashing", "service_settings": {"dimensions": 32}}
+    (job.folder / "endpoints" / "wide.json").write_text(json.dumps({"task_type": "text_embedding", **body}))
+    broken = {"_id": "d2", "text": ["fine", {"an": "object"}]}
+    job.write([document(0), document(1), broken, *(document(number) for number in range(3, 10))])
+    assert job.run() == 0, capsys.readouterr().err
+    rows = job.rows()
+    assert rows["d2"]["dense"] is None
+    assert len(rows["d1"]["dense"]["chunks"][0]["embeddings"]) == 32
+    assert rows["d2"]["sparse"] is not None
+    before = job.version()
+    assert job.run() == 0
+    assert job.version() == before, "the same failure again changes nothing"
+    job.write([document(number) for number in range(10)])
+    assert job.run() == 0
+    assert len(job.rows()["d2"]["dense"]["chunks"][0]["embeddings"]) == 32
+
+
+def test_an_incremental_sync_cannot_change_the_model(job, capsys):
+    assert job.run() == 0
+    job.config["mappings"]["properties"]["dense"]["inference_id"] = ".minilm-l6-v2"
+    job.config["source"]["sync"] = "incremental"
+    job.write([document(3, edition=1)])
+    assert job.run() == 1
+    assert "9 of the table's 10 documents are not in what this run could read" in capsys.readouterr().err
+    assert job.version() == 0

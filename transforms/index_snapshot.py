@@ -72,10 +72,10 @@ def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
     metadatas = [part_metadata(snapshot.path, name) for name in snapshot.parts]
     metadata: dict[str, Any] = metadatas[-1] if metadatas else {"mappings": {}, "fields": {}, "models": {}}
     for name, other in zip(snapshot.parts, metadatas, strict=True):
-        if _fingerprints(other) != _fingerprints(metadata):
+        if _models(other) != _models(metadata):
             raise IndexUnusable(
-                f"the table {snapshot.path} mixes embeddings of different models or chunkings ({name} against"
-                f" {snapshot.parts[-1]}); embed it anew with `reembed`, then index it"
+                f"the table {snapshot.path} mixes embeddings of different models ({name} against"
+                f" {snapshot.parts[-1]}); a full run with `sync: full` embeds every document anew"
             )
     table = {"path": snapshot.path, "id": snapshot.id, "version": snapshot.version}
     state = IndexState(f"g{serial:06d}", f"e{serial:06d}", table, metadata)
@@ -99,6 +99,10 @@ def _fingerprints(metadata: dict[str, Any]) -> dict[str, Any]:
         name: (field.get("embedding_fingerprint"), field.get("chunking_settings"), field.get("sources"))
         for name, field in metadata["fields"].items()
     }
+
+
+def _models(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: field.get("embedding_fingerprint") for name, field in metadata["fields"].items()}
 
 
 def _walk(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,8 +1,9 @@
 """How long chunks are, in words and in tokens, and how many the model's window cuts."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -74,8 +75,8 @@ class FieldMeasures:
     tokens: int = 0
     truncated: int = 0
     characters: int = 0
-    words: Histogram = field(default_factory=dict)
-    token_lengths: Histogram = field(default_factory=dict)
+    words: Histogram = dataclasses.field(default_factory=dict)
+    token_lengths: Histogram = dataclasses.field(default_factory=dict)
 
 
 def measure(

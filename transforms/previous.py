@@ -22,6 +22,9 @@ from transforms.utf16 import Utf16Text
 
 CACHED_ROW_GROUPS = 4
 
+NO_EMBEDDING = ""
+"""In a row's fingerprint: the row was kept when the field's model changed, and has no embedding in that field."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReusableChunks:
@@ -40,6 +43,12 @@ def parse_fingerprint(fingerprint: str) -> dict[str, str]:
     """Field name -> fingerprint of its embedding, of a row's ``fingerprint`` column (see `pipeline.layout`)."""
     fields: dict[str, str] = orjson.loads(fingerprint)
     return {name: value.partition(".")[0] for name, value in fields.items()}
+
+
+def has_stale_embedding(fingerprint: str, current: Mapping[str, str]) -> bool:
+    """Whether a row holds an embedding of one of the `current` fields that another model made."""
+    held = parse_fingerprint(fingerprint)
+    return any(held.get(name) not in (None, NO_EMBEDDING, wanted) for name, wanted in current.items())
 
 
 class PreviousRows:
