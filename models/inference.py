@@ -64,7 +64,8 @@ def parse_request(endpoint: Endpoint, body: Any) -> InferenceRequest:
     if problems:
         raise ValidationError(problems)
     endpoint = _with_task_settings(endpoint, body.get("task_settings"))
-    chosen = input_type or endpoint.task_settings.get("input_type") or "ingest"
+    settings = endpoint.task_settings
+    chosen = input_type or settings.get("input_type") or settings.get("task") or "ingest"
     texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
     return InferenceRequest(endpoint, tuple(texts), cast(InputType, str(chosen).lower()))
 

@@ -213,14 +213,16 @@ def _infer(
 
 def _open(endpoint: Endpoint, models: Mapping[str, Any], timeout: float | None) -> Model:
     """Open an endpoint's model; a person who waits gets an answer sooner than a batch job would."""
-    from models.remote.model import RemoteModel
-
     model = open_model(endpoint, models)
     problems = model.problems()
     if problems:
         bad_request("; ".join(problems), "illegal_argument_exception")
-    if isinstance(model, RemoteModel) and timeout is not None:
-        return replace(model, policy=replace(model.policy, timeout=timeout))
+    from models.remote.http import INTERACTIVE_POLICY
+    from models.remote.model import RemoteModel
+
+    if isinstance(model, RemoteModel):
+        policy = INTERACTIVE_POLICY if timeout is None else replace(INTERACTIVE_POLICY, timeout=timeout)
+        return replace(model, policy=policy)
     return model
 
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +175,15 @@ def test_a_definition_that_a_person_wrote_needs_no_id(registry, tmp_path):
     refused(400, "[x]", registry.get, "other")
     (folder / "broken.json").write_text("{")
     refused(400, "broken.json is not a readable JSON file", registry.get, "broken")
+
+
+def test_the_examples_are_definitions():
+    folder = Path(__file__).parent.parent / "run_configs" / "endpoints"
+    examples = [
+        endpoint for endpoint in Registry(folder).list() if endpoint.inference_id not in PRECONFIGURED
+    ]
+    assert sorted(f"{endpoint.inference_id}.json" for endpoint in examples) == sorted(
+        file.name for file in folder.glob("*.json")
+    )
+    for endpoint in examples:
+        assert open_model(endpoint).model_settings["task_type"] == endpoint.task_type

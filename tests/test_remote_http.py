@@ -10,7 +10,7 @@ import pytest
 from scripted_service import scripted_service
 
 from models.endpoint import parse_endpoint
-from models.errors import InferenceError, TransientError
+from models.errors import InferenceError, ModelLoadError, TransientError
 from models.remote.http import Policy
 from models.remote.model import remote_model
 
@@ -94,6 +94,7 @@ def test_other_refusals_are_not_tried_again(status):
         assert len(service.requests) == 1
     assert failure.value.status == status
     assert not isinstance(failure.value, TransientError)
+    assert isinstance(failure.value, ModelLoadError) == (status in (401, 403, 404))
 
 
 def test_a_service_that_hangs_is_given_up():

@@ -179,8 +179,40 @@ def test_no_secret_is_in_the_output_of_a_command_that_fails(folder, tmp_path):
     assert {file.parent.name for file in found if file != body} == {".secrets"}
 
 
+CONFIG = """
+source: {{format: jsonl, path: {folder}/corpus.jsonl}}
+mappings: {{properties: {{text: {{type: semantic_text, inference_id: mine}}}}}}
+endpoints: {{path: {folder}/endpoints}}
+table: {{path: {folder}/out/table}}
+failures: {{path: {folder}/out/failures, max_ratio: 1.0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "code"),
+    [([{}], 0), ([{"status": 400, "echo": True}], 0), ([{"status": 401, "echo": True}], 1)],
+    ids=["served", "refused", "unauthorized"],
+)
+def test_a_run_leaves_no_secret_anywhere(tmp_path, monkeypatch, steps, code):
+    monkeypatch.setenv("PLANTED", "sk-planted-0815")
+    documents = "".join(f'{{"_id": "{number}", "text": "text number {number}"}}\n' for number in range(3))
+    (tmp_path / "corpus.jsonl").write_text(documents)
+    (tmp_path / "run.yaml").write_text(CONFIG.format(folder=tmp_path))
+    with scripted_service(*steps) as service:
+        body = {**openai(f"{service.url}/v1/embeddings", "env:PLANTED"), "task_settings": {}}
+        Registry(tmp_path / "endpoints").put("mine", body, "text_embedding")
+        done = run("run", str(tmp_path / "run.yaml"))
+        assert service.requests[0]["headers"]["Authorization"] == "Bearer sk-planted-0815"
+    assert (done.returncode != 0) == (code != 0), done.stderr
+    assert "planted" not in done.stdout + done.stderr
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [file for file in files if b"sk-planted" in file.read_bytes()]
+    if steps[0].get("status") == 400:
+        failures = b"".join(file.read_bytes() for file in (tmp_path / "out" / "failures").rglob("*.jsonl"))
+        assert b"[redacted]" in failures
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=120
-    )
+    root = Path(__file__).parent.parent
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=240)

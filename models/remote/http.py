@@ -17,12 +17,13 @@ import httpx
 import orjson
 import tenacity
 
-from models.errors import InferenceError, TransientError
+from models.errors import InferenceError, ModelLoadError, TransientError
 from models.remote.protocol import Call
 from models.secrets import Secrets
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _SAME_REQUEST = (307, 308)
+_UNUSABLE = (401, 403, 404, 405)  # what every request would get: wrong credentials, wrong URL, wrong model
 _EXCERPT = 500
 
 
@@ -40,7 +41,7 @@ class Policy:
     """
 
     timeout: float = 30.0
-    attempts: int = 6
+    attempts: int = 8
     timeouts: int = 2
     first_wait: float = 0.5
     max_wait: float = 30.0
@@ -48,6 +49,10 @@ class Policy:
 
 
 DEFAULT_POLICY = Policy()
+"""For a batch job: better late than failed."""
+
+INTERACTIVE_POLICY = Policy(attempts=4)
+"""For a person who waits."""
 
 
 class TooLargeError(InferenceError):
@@ -103,6 +108,7 @@ class HttpClient:
         Raises:
             TransientError: every attempt failed in a way that may pass.
             TooLargeError: the service cannot take texts of this length.
+            ModelLoadError: the service refuses every request of this endpoint.
             InferenceError: the service refused the request, or its answer is no JSON.
         """
         retrying = tenacity.Retrying(
@@ -222,6 +228,8 @@ class HttpClient:
             raise failure
         if status == 413 or (status in (400, 422) and _is_too_large(said)):
             raise TooLargeError(reason, status=status)
+        if status in _UNUSABLE:
+            raise ModelLoadError(reason, status=status)
         raise self._error(reason, status)
 
     def _redirect(self, url: str, headers: httpx.Headers, status: int) -> str:

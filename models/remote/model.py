@@ -28,18 +28,13 @@ CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
 
 _log = logging.getLogger(__name__)
-_NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "num_threads", "num_allocations"}
+_NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "similarity", "user"}
 _EXTRAS = {
     "amazonbedrock": ("botocore", "aws"),
     "amazon_sagemaker": ("botocore", "aws"),
     "googlevertexai": ("google.auth", "gcp"),
 }
-_SIMILARITY = {
-    "openai": "dot_product",
-    "cohere": "dot_product",
-    "jinaai": "dot_product",
-    "openshift_ai": "dot_product",
-}
+_COSINE = ("amazon_sagemaker", "elastic", "elasticsearch", "fireworksai", "hugging_face")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class RemoteModel:
             scope: {
                 name: value
                 for name, value in values.items()
-                if name not in _NOT_IN_FINGERPRINT and name not in ("user", "headers", *secret)
+                if name not in _NOT_IN_FINGERPRINT and name not in ("headers", *secret)
             }
             for scope, values in (
                 ("service_settings", _without_secret_parameters(self.endpoint.service_settings)),
@@ -152,7 +147,9 @@ class RemoteModel:
 
     def _default_similarity(self) -> str:
         kind = self._element_type
-        default = _SIMILARITY.get(self.endpoint.service, "cosine")
+        settings = self.endpoint.service_settings
+        is_titan = self.endpoint.service == "amazonbedrock" and settings.get("provider") != "cohere"
+        default = "cosine" if self.endpoint.service in _COSINE or is_titan else "dot_product"
         return {"bit": "l2_norm", "byte": "cosine"}.get(kind, default)
 
     def _batch(self) -> int:
