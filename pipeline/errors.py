@@ -39,3 +39,19 @@ class TooManyFailures(PipelineError):
     """More documents failed than `failures.max_ratio` allows; nothing was committed."""
 
     exit_code = 4
+
+
+def original_error(error: BaseException) -> BaseException:
+    """Find the stop signal, system error or service error that another error was raised on account of.
+
+    Returns:
+        The first such error behind `error`; `error` itself where there is none.
+    """
+    from models.errors import InferenceError
+
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, KeyboardInterrupt | SystemExit | OSError | InferenceError | PipelineError):
+            return told
+        told = told.__cause__ or told.__context__
+    return error

@@ -5,6 +5,8 @@ import logging
 import sys
 from typing import Literal
 
+from pipeline.errors import original_error
+
 log = logging.getLogger("semantic_ingest")
 
 
@@ -15,9 +17,17 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s"))
-    handler.addFilter(lambda record: "apitools not found" not in record.getMessage())
+    handler.addFilter(_is_worth_showing)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    """Leave out Beam's warning of absent cloud packages, and its traceback of errors that we explain in a sentence."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and record.name.startswith("apache_beam") and original_error(error) is not error:
+        return False
+    return "apitools not found" not in record.getMessage()
 
 
 class _JsonFormatter(logging.Formatter):

@@ -3,7 +3,9 @@
 Nothing here needs a model. `pipeline.verify` checks the table against itself.
 """
 
+import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -83,6 +85,7 @@ def history(config: RunConfig, limit: int | None = None) -> list[Version]:
 def _version(entry: dict[str, Any], log: TableLog, present: set[str]) -> Version:
     number = int(entry["version"])
     made = entry.get("semantic_ingest") or {}
+    made = json.loads(made) if isinstance(made, str) else made
     documents = made.get("documents") or {}
     parts = log.versions.get(number)
     restored = made.get("restored")
@@ -192,8 +195,9 @@ def vacuum(config: RunConfig, *, older_than_days: float = 7.0, dry_run: bool = F
     found = [*_leftover_parts(path, log, before), *(_leftover_run(path, run) for run in runs)]
     if not dry_run:
         files.delete([files.join(path, one.path) for one in found if one.why != "killed run"])
-        for run in runs:
-            files.delete_folder(run.folder)
+        for one in found:
+            if one.why == "killed run":
+                files.delete_folder(files.join(path, one.path))
     gone = {one.path for one in found}
     restorable = [number for number, parts in log.versions.items() if not parts & gone]
     present = {name for name, _ in part_files(path)} - gone
@@ -215,8 +219,6 @@ def _is_over(run: OpenRun, path: str, before: float) -> bool:
 
 
 def _is_going_on(run: OpenRun) -> bool:
-    import socket
-
     return run.host == socket.gethostname() and run.pid != os.getpid() and not run.is_dead
 
 
@@ -236,7 +238,17 @@ def _leftover_parts(path: str, log: TableLog, before: float) -> Iterator[Leftove
 
 
 def _unfinished_files(path: str, before: float) -> Iterator[Leftover]:
-    """Temporary files of writers that were killed; on an object store there are none."""
+    """What writers left that were killed in the middle of a file; on an object store there is none."""
+    folder = runs_folder(path)
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        run = os.path.join(folder, name)
+        # Killed while its marker was written: nobody knows this run, so only its age tells.
+        if (
+            os.path.isdir(run)
+            and not os.path.exists(os.path.join(run, "run.json"))
+            and os.stat(run).st_mtime < before
+        ):
+            yield Leftover(os.path.relpath(run, path), "killed run", 0)
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith(".") and entry.name.endswith(".tmp") and entry.stat().st_mtime < before:
@@ -268,8 +280,6 @@ def part_files(path: str) -> list[tuple[str, _Entry]]:
 
 def print_history(versions: Sequence[Version], output: str) -> None:
     """Print versions to stdout."""
-    import json
-
     if output == "json":
         print(json.dumps({"versions": [asdict(version) for version in versions]}, indent=2))
         return
@@ -290,8 +300,6 @@ def print_history(versions: Sequence[Version], output: str) -> None:
 
 def print_restore(result: dict[str, Any], output: str) -> None:
     """Print what `restore` did to stdout."""
-    import json
-
     if output == "json":
         print(json.dumps(result, indent=2))
         return
@@ -303,8 +311,6 @@ def print_restore(result: dict[str, Any], output: str) -> None:
 
 def print_vacuum(result: dict[str, Any], output: str) -> None:
     """Print what `vacuum` removed to stdout."""
-    import json
-
     if output == "json":
         print(json.dumps(result, indent=2))
         return

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def verify(config: RunConfig) -> Verification:
     newest = _newest_fingerprint(config)
     found.other_fingerprints = found.rows - _count_fingerprint(path, log, newest, found)
     if config.index is not None:
-        _verify_index(config, log, found)
+        _verify_index(config, found)
     return found
 
 
@@ -213,8 +214,14 @@ def _check_embeddings(column: pa.Array, settings: dict[str, Any]) -> Iterator[tu
             np.isfinite(values.to_numpy(zero_copy_only=False)) & (values.to_numpy(zero_copy_only=False) > 0)
         )
     else:
-        expected = int(settings["dimensions"]) // (8 if settings.get("element_type") == "bit" else 1)
-        sizes = np.asarray(pc.fill_null(pc.list_value_length(column), expected))
+        sizes = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
+        # A remote service may be the only one to know its dimensions; then all must be alike.
+        dimensions = settings.get("dimensions")
+        expected = (
+            int(dimensions) // (8 if settings.get("element_type") == "bit" else 1)
+            if dimensions
+            else sizes[:1].max()
+        )
         for row in np.flatnonzero(sizes != expected).tolist():
             yield row, f"an embedding has {sizes[row]} numbers; the model's have {expected}"
         parents = np.asarray(pc.list_parent_indices(column))
@@ -265,30 +272,21 @@ def _count_fingerprint(path: str, log: TableLog, fingerprint: str | None, found:
     return count
 
 
-def _verify_index(config: RunConfig, log: TableLog, found: Verification) -> None:
-    """Hold the index against the table: version, part files and number of documents."""
-    from pipeline.errors import PipelineError
-    from pipeline.search_index import SearchIndex
+def _verify_index(config: RunConfig, found: Verification) -> None:
+    """Hold the index against the table, document by document."""
+    from transforms.index_files import IndexState, IndexUnusable
+    from transforms.verify_index import verify_index
 
     assert config.index is not None
     where = config.index.path
+    found.problems += [
+        Problem("index", where, sentence) for sentence in verify_index(config.table.path, where)
+    ]
     try:
-        index = SearchIndex(where)
-    except PipelineError as error:
-        found.problems.append(Problem("index", where, str(error)))
+        state = IndexState.load(Path(where))
+    except IndexUnusable:
         return
-    found.index_version = int(index.state.table["version"])
-    if found.index_version != found.table_version:
-        detail = f"shows version {found.index_version}, the table has {found.table_version}; run `index` to catch up"
-        found.problems.append(Problem("index", where, detail))
-        return
-    if set(index.state.parts) != set(log.active):
-        found.problems.append(
-            Problem("index", where, "names other part files than the table; `index --rebuild`")
-        )
-    if len(index) != found.rows or int(index.alive.sum()) != found.rows:
-        detail = f"has {len(index)} documents, the table has {found.rows}; `index --rebuild`"
-        found.problems.append(Problem("index", where, detail))
+    found.index_version = None if state is None else int(state.table["version"])
 
 
 def print_verification(found: Verification, output: str) -> None:
