@@ -7,7 +7,7 @@ from typing import Any
 from models.chunking_settings import illegal_argument
 from transforms.java_regex import JavaRegexError, to_python
 
-_LEAST_SECONDS = 2.0
+_LEAST_SECONDS = 1.0
 # Elasticsearch lets a separator read a text ten times over. Python cannot count that, but it can keep time: this is
 # far more than ten readings of a million code units take.
 _SECONDS_PER_UNIT = 1e-6

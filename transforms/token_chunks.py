@@ -92,9 +92,11 @@ class _Filling:
         for number, ((first, last), cost) in enumerate(zip(sentences, costs, strict=True)):
             if filled + cost > self.room and first > chunk_start:
                 spans.append((chunk_start, first))
-                chunk_start, filled = first, 0
-                if overlap and number:
-                    chunk_start, filled = self._repeat(sentences[number - 1], costs[number - 1], cost)
+                repeated = (
+                    self._repeat(sentences[number - 1], costs[number - 1], cost) if overlap else (first, 0)
+                )
+                # A chunk that begins where the last one did would only repeat it.
+                chunk_start, filled = repeated if repeated[0] > spans[-1][0] else (first, 0)
             filled += cost
             if filled > self.room:
                 *whole, open_chunk = self.fill_with_words(chunk_start, last, min(20, (self.room - 1) // 2))
