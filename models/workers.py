@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+CORES_VARIABLE = "SEMANTIC_INGEST_CORES"
+
 
 @dataclass(frozen=True, slots=True)
 class Allocations:
@@ -33,11 +35,9 @@ def allocations(settings: Mapping[str, Any], cores: int | None = None) -> Alloca
 
     Args:
         settings: the endpoint's ``service_settings``.
-        cores: cores of this machine; None asks the system which ones this process may use.
+        cores: cores that this process may use; None finds out.
     """
-    cores = (
-        cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    )
+    cores = cores or usable_cores()
     threads = int(settings.get("num_threads") or 1)
     fitting = max(1, cores // threads)
     adaptive = settings.get("adaptive_allocations") or {}
@@ -46,6 +46,17 @@ def allocations(settings: Mapping[str, Any], cores: int | None = None) -> Alloca
         return Allocations(threads, min(int(adaptive.get("min_number_of_allocations") or 0), most), most)
     fixed = settings.get("num_allocations")
     return Allocations(threads, int(fixed), int(fixed)) if fixed else Allocations(threads, 1, fitting)
+
+
+def usable_cores() -> int:
+    """Cores for the models of this process: its share where several worker processes are on one machine.
+
+    The share is what the environment variable `CORES_VARIABLE` says; else it is what the system allows.
+    """
+    share = os.environ.get(CORES_VARIABLE, "")
+    if share.isdigit() and int(share) > 0:
+        return int(share)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 class Workers:

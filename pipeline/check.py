@@ -9,7 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.layout import resolve
 from pipeline.run import find_splits
-from pipeline.runners import create_runner, pipeline_options
+from pipeline.runners import check_runner, pipeline_options
 from pipeline.table import open_table
 from transforms import files
 
@@ -62,7 +62,7 @@ def _check_table(config: RunConfig) -> None:
 
 
 def _check_runner(config: RunConfig) -> None:
-    create_runner(config.runner)
+    check_runner(config)
     pipeline_options(config.runner)
 
 

@@ -21,7 +21,7 @@ from pipeline.layout import ResolvedConfig, resolve
 from pipeline.open_runs import OpenRun, begin_run, clear_dead_runs, now, open_runs, table_lock
 from pipeline.plan import Plan, Scan, make_plan, part_changes, stale_rows
 from pipeline.report import RunReport
-from pipeline.runners import create_runner, pipeline_options
+from pipeline.runners import check_runner, create_runner, pipeline_options
 from pipeline.table import TableState, active_parts, commit, open_table, read_state
 from pipeline.table_log import read_log
 from transforms import files
@@ -82,6 +82,7 @@ def run_pipeline(
     Raises:
         PipelineError: the run could not be done; the published table is as it was.
     """
+    check_runner(config)
     resolved = resolve(config)
     with table_lock(config.table.path) if lock else nullcontext(), RunReport(resolved, quiet=quiet) as report:
         planned = plan_run(resolved, report)
