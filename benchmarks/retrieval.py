@@ -19,7 +19,7 @@ import yaml
 from deltalake import DeltaTable
 
 from pipeline.config import load_config
-from pipeline.evaluate import Evaluation, evaluate
+from pipeline.evaluation import Evaluation, evaluate
 from pipeline.judgements import load_qrels, load_queries
 from pipeline.query_embedding import embed_queries
 from pipeline.run import run_pipeline

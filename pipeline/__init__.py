@@ -1,1 +1,36 @@
-"""The application: command line, run config, Beam graph, search and evaluation."""
+"""The application: command line, run config, Beam graph, search and evaluation.
+
+Importing it is cheap: the Python API (`load_table`, `open_index`, `evaluate`, see `pipeline.api`) is imported when it
+is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.api import (
+        EvaluationResult,
+        Frame,
+        LoadedTable,
+        OpenIndex,
+        evaluate,
+        load_table,
+        open_index,
+    )
+
+__all__ = [
+    "EvaluationResult",
+    "Frame",
+    "LoadedTable",
+    "OpenIndex",
+    "evaluate",
+    "load_table",
+    "open_index",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module("pipeline.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.evaluate import MEASURES, Evaluation, ModeResult
+from pipeline.evaluation import MEASURES, Evaluation, ModeResult
 
 COLOURS = ("#0b6e99", "#c4501b", "#3f7d20", "#7a3e9d")
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
@@ -45,7 +45,7 @@ def report_html(evaluation: Evaluation, before: Evaluation | None = None) -> str
         parts.append(f"<h2>nDCG@10 query by query: {second} less {first}</h2>")
         parts.append(delta_plot(evaluation.modes[first], evaluation.modes[second]))
     if before is not None:
-        for name in evaluation.modes:
+        for name in [name for name in names if name in before.modes]:
             parts.append(f"<h2>{name}: version {evaluation.table_version} less {before.table_version}</h2>")
             parts.append(delta_plot(before.modes[name], evaluation.modes[name]))
     parts += [f"<h2>Worst queries of {name}</h2>{_worst(evaluation, name)}" for name in names]

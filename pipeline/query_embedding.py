@@ -31,7 +31,8 @@ def query_embedder(state: IndexState, field: str) -> Embedder:
     searched_by = definition.get("search_inference_id") or definition["inference_id"]
     if searched_by == definition["inference_id"]:
         body = {name: value for name, value in definition["endpoint"].items() if name != "inference_id"}
-        model = open_model(parse_endpoint(searched_by, body), models)
+        folder = state.metadata.get("endpoints_path")
+        model = open_model(parse_endpoint(searched_by, body, folder=folder), models)
         _check_same(model, field, definition)
     else:
         model = open_model(_search_endpoint(state, searched_by), models)

@@ -95,7 +95,7 @@ def evaluate_command(
     """Evaluate an index, print the measures, and write what else was asked for."""
     import pyarrow.parquet as pq
 
-    from pipeline.evaluate import compare_version, evaluate
+    from pipeline.evaluation import compare_version, evaluate
     from pipeline.evaluation_report import write_report
 
     index = SearchIndex(index_path(target, overrides))

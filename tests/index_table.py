@@ -51,12 +51,12 @@ class IndexTable:
                 kept = rows.filter([id_ not in gone for id_ in ids])
                 removed.append(part)
                 if len(kept):
-                    added.append(write_part(kept, self.path, f"run{self.runs}", {}))
+                    added.append(write_part(kept, self.path, f"run{self.runs}"))
         if documents:
             rows = build_table(
                 [self._embed(document) for document in documents], self.layout(), "r", datetime.now(UTC)
             )
-            added.append(write_part(rows, self.path, f"run{self.runs}", {}))
+            added.append(write_part(rows, self.path, f"run{self.runs}"))
         self.runs += 1
         version = commit(self.path, table, self.layout().schema(), added, removed, {})
         return version
