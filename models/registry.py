@@ -140,8 +140,7 @@ class Registry:
         if not dry_run:
             if self._folder is None:
                 bad_request("there is no folder for user-defined endpoints; name one with endpoints.path")
-            _write_new(folder / f"{inference_id}.json", endpoint)
-            store(folder, literals)
+            self._store(self._folder, endpoint, literals)
         return endpoint
 
     def delete(
@@ -182,6 +181,21 @@ class Registry:
         forget(self._folder, endpoint.service_settings, service.settings)
         forget(self._folder, endpoint.task_settings, service.task_settings)
         return {"acknowledged": True, **names, "error_message": message}
+
+    def _store(self, folder: Path, endpoint: Endpoint, literals: Mapping[str, str]) -> None:
+        """Write the definition and its secrets, or neither."""
+        file = folder / f"{endpoint.inference_id}.json"
+        try:
+            _write_new(file, endpoint)
+            try:
+                store(folder, literals)
+            except OSError:
+                file.unlink()
+                raise
+            return
+        except OSError as error:
+            problem = f"{error.filename or folder} cannot be written: {error.strerror}"
+        bad_request(problem, status=500)
 
     def _check_new(self, inference_id: str) -> None:
         if inference_id in PRECONFIGURED:

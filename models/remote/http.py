@@ -6,6 +6,7 @@ outside the ``except`` blocks, so that httpx's exceptions, which hold request he
 context.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class HttpClient:
         """
         self._name, self._secrets, self._policy = name, secrets, policy
         self._acquire, self._on_retry = acquire, on_retry
+        for library in ("httpx", "httpcore"):  # they log URLs, and a query parameter may be a secret
+            logging.getLogger(library).setLevel(logging.WARNING)
         self._client = httpx.Client(
             timeout=httpx.Timeout(policy.timeout, connect=min(10.0, policy.timeout)),
             follow_redirects=False,
@@ -145,13 +148,22 @@ class HttpClient:
     def _attempt(self, call: Call, max_bytes: int) -> Any:
         self._acquire()
         deadline = time.monotonic() + self._policy.timeout
-        url = call.url
+        url = self._full_url(call)
         for _ in range(3):
             status, headers, body = self._exchange(url, call, max_bytes, deadline)
             if status not in _SAME_REQUEST:
                 break
             url = self._redirect(url, headers, status)
         return self._answer(url, status, headers, body)
+
+    def _full_url(self, call: Call) -> str:
+        """The URL with the parameters of the call after those that it has already."""
+        try:
+            url = httpx.URL(call.url)
+            return str(url.copy_merge_params(list(call.parameters)) if call.parameters else url)
+        except (httpx.InvalidURL, UnicodeError):
+            pass
+        raise self._error(f"[{self._shown(call.url)}] is not an http or https URL; correct the endpoint", 400)
 
     def _exchange(
         self, url: str, call: Call, max_bytes: int, deadline: float
@@ -163,7 +175,6 @@ class HttpClient:
                 url,
                 content=call.body,
                 headers=dict(call.headers),
-                params=list(call.parameters) or None,
             ) as response:
                 return response.status_code, response.headers, self._read(response, max_bytes, deadline)
         except httpx.TimeoutException:

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from models.endpoint import Endpoint
 from models.errors import InferenceError
 from models.model import Model
 from models.remote.embedder import Limits, RemoteEmbedder
-from models.remote.http import DEFAULT_POLICY, HttpClient, Policy
+from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, Policy
 from models.remote.limits import rate_limit
 from models.remote.protocol import element_type
 from models.remote.text import estimate_tokens
@@ -27,6 +27,7 @@ from models.services import SERVICES
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
 
+_DIMENSIONS: dict[str, int] = {}  # by fingerprint; what a service said does not change while we run
 _log = logging.getLogger(__name__)
 _NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "similarity", "user"}
 _EXTRAS = {
@@ -69,17 +70,16 @@ class RemoteModel:
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        """See `models.model.Model`; without ``dimensions`` where only the service knows them."""
+        """See `models.model.Model`; where the endpoint names no dimensions, the service is asked once."""
         settings = {"task_type": self.endpoint.task_type, "service": self.endpoint.service}
         if self.endpoint.is_sparse:
             return settings
-        dimensions = self.endpoint.service_settings.get("dimensions")
         similarity = self.endpoint.service_settings.get("similarity")
         return {
             **settings,
-            **({"dimensions": dimensions} if dimensions else {}),
+            "dimensions": self._dimensions(),
             "similarity": similarity or self._default_similarity(),
-            "element_type": self._element_type,
+            "element_type": self.element_type,
         }
 
     @property
@@ -133,20 +133,35 @@ class RemoteModel:
             batch=getattr(protocol, "batch", None) or self._batch(),
             max_input_tokens=self.max_tokens,
             dimensions=settings.get("dimensions"),
-            element_type=self._element_type,
+            element_type=self.element_type,
             sparse=self.endpoint.is_sparse,
         )
         return RemoteEmbedder(self.endpoint.inference_id, protocol, client.post, limits, client.close)
 
+    def _dimensions(self) -> int:
+        """Length of the embeddings: as defined, or of one short text's, as Elasticsearch finds it on PUT."""
+        defined = self.endpoint.service_settings.get("dimensions")
+        if defined:
+            return int(defined)
+        key = self.fingerprint
+        if key not in _DIMENSIONS:
+            embedder = replace(self, policy=INTERACTIVE_POLICY).load()
+            try:
+                _DIMENSIONS[key] = embedder.dimensions_of("how big")
+            finally:
+                embedder.close()
+        return _DIMENSIONS[key]
+
     @property
-    def _element_type(self) -> str:
+    def element_type(self) -> str:
+        """Element type of the embeddings: ``float``, ``byte`` or ``bit``."""
         settings = self.endpoint.service_settings
         if self.endpoint.service == "custom":
             return element_type(settings["response"]["json_parser"])
         return element_type(settings)
 
     def _default_similarity(self) -> str:
-        kind = self._element_type
+        kind = self.element_type
         settings = self.endpoint.service_settings
         is_titan = self.endpoint.service == "amazonbedrock" and settings.get("provider") != "cohere"
         default = "cosine" if self.endpoint.service in _COSINE or is_titan else "dot_product"
