@@ -14,6 +14,7 @@ from transforms.word_breaks import SHORT, WORD_END, icu_iterator, mark_word_brea
 
 Offsets = npt.NDArray[np.int64]
 
+_DENSE = 1.6  # characters a word that prose has at least, in scripts without spaces
 _START = np.zeros(1, np.int64)
 _SENTENCE_ENDS = (b".", b"!", b"?", b"\n", b"\r")
 _WORD_BYTES = bytes(
@@ -72,7 +73,7 @@ def find_words(text: Utf16Text) -> Words:
         signed = np.concatenate([_START, signed_boundaries(text.text)])
         return Words(np.abs(signed), np.cumsum(signed > 0))
     marks = mark_word_breaks(text.code_units())
-    offsets = np.flatnonzero(marks)
+    offsets = np.flatnonzero(marks > 0)
     return Words(offsets, np.cumsum(marks[offsets] == WORD_END))
 
 
@@ -91,6 +92,21 @@ def word_count_bound(text: str) -> int:
     wide = len(encoded) - len(text)
     ends = sum(map(encoded.count, _SENTENCE_ENDS))
     return len(encoded.translate(_WORD_BYTES).split()) + 2 * ends + 4 * wide
+
+
+def fits_in_one_chunk(text: Utf16Text, size: int, language: str | None) -> bool:
+    """Tell quickly whether a text is surely no longer than `size` words, however Elasticsearch counts them.
+
+    Most documents are short, and for them this saves the arrays that a cut needs. False is no answer.
+    """
+    if text.text.isascii() or text.length > _DENSE * size:
+        return word_count_bound(text.text) <= size
+    # Where nearly every character can be a word, only ICU can tell; what is longer hardly ever fits.
+    iterator = icu_iterator("word")
+    iterator.setText(text.text)
+    status = iterator.getRuleStatus
+    words = len([end for end in iterator if status()])
+    return words + 2 * len(find_sentences(text, language)) <= size
 
 
 def find_sentences(text: Utf16Text, language: str | None = None) -> Offsets:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.chunking_settings import SEPARATOR_GROUPS, ChunkingSettings, illegal_argument
-from transforms.segment import Words, find_sentences, find_words, word_count_bound
+from transforms.segment import Words, find_sentences, find_words, fits_in_one_chunk
 from transforms.separators import SeparatorBudget
 from transforms.token_chunks import CountTokens, token_spans
 from transforms.utf16 import Utf16Text
@@ -78,6 +78,9 @@ def chunk_by_words(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
     """Cut after every `max_chunk_size` words, repeating `overlap` words."""
     _require(settings, "word", "WordBoundaryChunker")
     size, overlap = settings.max_chunk_size or 0, settings.overlap or 0
+    # A chunk that is exactly full ends with its last word; one that is not takes the rest of the text.
+    if text.length < _SHORT and 0 <= overlap <= size // 2 and fits_in_one_chunk(text, size - 1, None):
+        return [(0, text.length)]
     pieces = word_pieces(find_words(text), text.length, size, overlap)
     return [(piece.start, piece.end) for piece in pieces]
 
@@ -86,7 +89,7 @@ def chunk_by_sentences(text: Utf16Text, settings: ChunkingSettings) -> list[Span
     """Fill chunks with sentences up to `max_chunk_size` words, repeating `sentence_overlap` sentences."""
     _require(settings, "sentence", "SentenceBoundaryChunker")
     size, overlap = settings.max_chunk_size or 0, bool(settings.sentence_overlap)
-    if text.length < _SHORT and word_count_bound(text.text) <= size:
+    if text.length < _SHORT and fits_in_one_chunk(text, size, settings.language):
         return [(0, text.length)]
     return _sentence_spans(text, size, overlap, settings.language)
 
@@ -95,6 +98,8 @@ def chunk_recursively(text: Utf16Text, settings: ChunkingSettings) -> list[Span]
     """Split at the first separator, merge neighbours, and split what is still too large at the next one."""
     _require(settings, "recursive", "RecursiveChunker")
     separators = settings.separators or SEPARATOR_GROUPS["plaintext"]
+    if text.length < _SHORT and fits_in_one_chunk(text, settings.max_chunk_size or 0, None):
+        return [(0, text.length)]
     return _RecursiveSplit(text, separators, settings.max_chunk_size or 0, settings.language).spans()
 
 
@@ -162,7 +167,7 @@ def _sentence_spans(text: Utf16Text, size: int, overlap: bool, language: str | N
     """
     words = find_words(text)
     ends = find_sentences(text, language)
-    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)[: len(ends)]
+    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
     counts = words.count(starts, ends).tolist()
     spans: list[Span] = []
     chunk_start = chunk_end = chunk_words = 0

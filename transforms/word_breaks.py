@@ -41,6 +41,7 @@ _SETS = {
 
 SHORT = 1500  # below this length plain ICU is done before the arrays are set up
 _BLOCK = 1 << 18  # code units that are looked at together; keeps the arrays within the processor's cache
+_MOSTLY = 0.25  # share of hard characters from which a block is left to ICU altogether
 _GAP = 128  # stretches for ICU that are closer than this are handed over together
 
 _local = threading.local()
@@ -91,8 +92,12 @@ def mark_word_breaks(units: npt.NDArray[np.uint16]) -> Marks:
 def _mark_block(units: npt.NDArray[np.uint16], into: Marks) -> None:
     """Write the marks of the positions after each code unit of a block."""
     classes = _class_table()[units]
+    hard = np.flatnonzero(classes == _HARD)
+    if len(hard) > _MOSTLY * len(units):
+        into[:] = _icu_marks(units)
+        return
     into[:] = _simple_marks(classes)
-    for start, end in _hard_stretches(classes):
+    for start, end in _stretches(classes, hard):
         into[start:end] = _icu_marks(units[start:end])
 
 
@@ -121,7 +126,7 @@ def _simple_marks(classes: npt.NDArray[np.uint8]) -> Marks:
     middles = _joining_middles(classes)
     marks[middles - 1] = 0
     marks[middles] = 0
-    ends = np.flatnonzero(marks)
+    ends = np.flatnonzero(marks > 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     is_word = joining[starts]
     # A connector alone, such as "_", is no word; two of them are.
@@ -154,14 +159,14 @@ def _certain_breaks(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _hard_stretches(classes: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Yield the stretches between certain breaks that hold hard characters, close ones together."""
-    hard = np.flatnonzero(classes == _HARD)
+def _stretches(classes: npt.NDArray[np.uint8], hard: npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches between certain breaks that hold the hard characters, close ones together."""
     if not len(hard):
         return
     breaks = np.flatnonzero(_certain_breaks(classes)) + 1
     cuts = np.concatenate([[0], breaks, [len(classes)]])
-    pieces = np.unique(np.searchsorted(cuts, hard, "right") - 1)
+    pieces = np.searchsorted(cuts, hard, "right") - 1
+    pieces = pieces[np.diff(pieces, prepend=-1) > 0]
     starts, ends = cuts[pieces], cuts[pieces + 1]
     apart = np.flatnonzero(starts[1:] - ends[:-1] > _GAP)
     starts = starts[np.concatenate([[0], apart + 1])]
