@@ -47,11 +47,16 @@ def original_error(error: BaseException) -> BaseException:
     Returns:
         The first such error behind `error`; `error` itself where there is none.
     """
-    from models.errors import InferenceError
-
     told: BaseException | None = error
     while told is not None:
-        if isinstance(told, KeyboardInterrupt | SystemExit | OSError | InferenceError | PipelineError):
+        if is_explained(told):
             return told
         told = told.__cause__ or told.__context__
     return error
+
+
+def is_explained(error: BaseException) -> bool:
+    """Whether the command line says in a sentence what an error means, so that nobody needs its traceback."""
+    from models.errors import InferenceError
+
+    return isinstance(error, KeyboardInterrupt | SystemExit | OSError | InferenceError | PipelineError)

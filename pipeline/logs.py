@@ -5,7 +5,7 @@ import logging
 import sys
 from typing import Literal
 
-from pipeline.errors import original_error
+from pipeline.errors import is_explained, original_error
 
 log = logging.getLogger("semantic_ingest")
 
@@ -16,7 +16,9 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
     Called before Beam is imported: Beam warns of cloud packages that nobody asked for while it is being imported.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(
+        _JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s")
+    )
     handler.addFilter(_is_worth_showing)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
@@ -25,7 +27,7 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
 def _is_worth_showing(record: logging.LogRecord) -> bool:
     """Leave out Beam's warning of absent cloud packages, and its traceback of errors that we explain in a sentence."""
     error = record.exc_info[1] if record.exc_info else None
-    if error is not None and record.name.startswith("apache_beam") and original_error(error) is not error:
+    if record.name.startswith("apache_beam") and error is not None and is_explained(original_error(error)):
         return False
     return "apitools not found" not in record.getMessage()
 

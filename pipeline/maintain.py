@@ -26,13 +26,17 @@ from pipeline.table_log import TableLog, read_log
 from transforms import files
 
 
-def require_table(config: RunConfig) -> DeltaTable:
+def require_table(config: RunConfig, *, check_format: bool = True) -> DeltaTable:
     """Open the table of a config.
+
+    Args:
+        config: the run config.
+        check_format: whether to refuse a newer format, which is told by a part file that must be readable.
 
     Raises:
         PipelineError: there is none, or it is not ours.
     """
-    table = open_table(config.table.path)
+    table = open_table(config.table.path, check_format=check_format)
     if table is None:
         raise PipelineError(f"table.path [{config.table.path}] has no table yet; `run` makes it")
     return table
@@ -274,7 +278,7 @@ def _entries(pattern: str) -> list[_Entry]:
 
 def part_files(path: str) -> list[tuple[str, _Entry]]:
     """The part files that are there, by name relative to the table."""
-    entries = _entries(files.join(path, "*.parquet"))
+    entries = _entries(files.join(path, "part-*.parquet"))
     return sorted((entry.path.replace("\\", "/").rpartition("/")[2], entry) for entry in entries)
 
 
@@ -335,4 +339,6 @@ def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_row(
             *("" if value is None else f"{value:,}" if type(value) is int else str(value) for value in row)
         )
-    Console().print(table)
+    # Piped into a file or a pager a line is never folded.
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)

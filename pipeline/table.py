@@ -69,8 +69,12 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
     return TableState(list(parts), ids, hashes, fingerprints, part_of_row, row.astype(np.int64))
 
 
-def open_table(path: str) -> DeltaTable | None:
+def open_table(path: str, *, check_format: bool = True) -> DeltaTable | None:
     """Open a table that this program wrote; None when there is none yet.
+
+    Args:
+        path: the table.
+        check_format: whether to look into a part file for the version of the table's layout.
 
     Raises:
         PipelineError: something else is there, or the table was written by a newer version.
@@ -91,7 +95,13 @@ def open_table(path: str) -> DeltaTable | None:
             f"table.path [{path}] holds a Delta table of another program: it has no column {missing}. "
             "Name another folder; this one is left as it is."
         )
-    description = describe_table(table, path)
+    try:
+        description = describe_table(table, path) if check_format else {}
+    except (OSError, pa.ArrowException) as error:
+        raise PipelineError(
+            f"a part file of the table [{path}] cannot be read: {error}. `verify` tells which; `restore` goes back "
+            "to a version without it."
+        ) from None
     if description and description["format"] > TABLE_FORMAT:
         raise PipelineError(
             f"table.path [{path}] has format {description['format']}, written by a newer semantic-ingest; this one "
