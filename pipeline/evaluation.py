@@ -131,7 +131,11 @@ def paired_test(first: Floats, second: Floats) -> tuple[float, float]:
     """
     differences = second - first
     observed = float(differences.mean())
-    signs = np.random.default_rng(0).integers(0, 2, (SAMPLES * 5, len(differences)), np.int8).astype(np.float64) * 2 - 1
+    signs = (
+        np.random.default_rng(0).integers(0, 2, (SAMPLES * 5, len(differences)), np.int8).astype(np.float64)
+        * 2
+        - 1
+    )
     chance = np.abs(signs @ differences) / len(differences)
     return observed, float((np.sum(chance >= abs(observed) - 1e-12) + 1) / (len(chance) + 1))
 

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from index_table import IndexTable
 
 from pipeline.search import search
 from pipeline.search_index import SearchIndex
-from transforms.index_files import IndexState, IndexUnusable, bit_terms, escape_token, spaced
+from transforms.index_files import IndexState, IndexUnusable, bit_terms, spaced
 from transforms.write_index import update_index
 
 MODES = ("bm25", "sparse", "dense", "hybrid")
@@ -318,9 +319,10 @@ def test_the_state_file_names_the_format(table: IndexTable, index: str) -> None:
 
 
 def test_terms_of_a_weight_are_its_bits() -> None:
-    assert bit_terms("sack", 0b1010) == "sack#1 sack#3"
-    assert bit_terms("sack", 0) == ""
-    assert escape_token("two words") == "two%20;words"
+    vocabulary = pa.array(["sack", "two words"])
+    terms, counts = bit_terms(vocabulary, np.array([0b1010, 0, 0b1, 0b100000000]), np.array([0, 1, 1, 0]))
+    assert terms.to_pylist() == ["sack#1", "sack#3", "two%20;words#0", "sack#8"]
+    assert counts.tolist() == [2, 0, 1, 1]
 
 
 def test_scripts_without_blanks_become_pairs() -> None:

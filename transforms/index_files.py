@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Ints = npt.NDArray[np.int64]
 
@@ -64,6 +65,7 @@ CHUNKS = pa.schema(
         ("text_bytes", pa.int32()),
     ]
 )
+_SPACE = re.compile(r"\s")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
 )
@@ -232,15 +234,31 @@ def sparse_field(number: int) -> str:
     return f"sparse{number}"
 
 
-def bit_terms(token: str, level: int) -> str:
-    """The terms of a quantized weight, blank-separated: ``token#bit`` for each bit that is set."""
-    safe = escape_token(token)
-    return " ".join(f"{safe}#{bit}" for bit in range(level.bit_length()) if level >> bit & 1)
+def bit_terms(vocabulary: pa.Array, levels: Ints, tokens: Ints) -> tuple[pa.Array, Ints]:
+    """The terms of quantized weights: ``token#bit`` for each bit that is set.
+
+    Args:
+        vocabulary: the tokens.
+        levels: quantized weights.
+        tokens: position of each weight's token in the vocabulary.
+
+    Returns:
+        The terms in the order of the weights, and how many terms each weight has.
+    """
+    bits = max(int(levels.max(initial=0)).bit_length(), 1)
+    weight, bit = np.nonzero(levels[:, None] >> np.arange(bits) & 1)
+    safe = pa.array([escape_token(token) for token in vocabulary.to_pylist()], pa.string())
+    repeated = safe.take(pa.array(np.repeat(np.arange(len(safe)), bits)))
+    names = pa.array([str(number) for number in range(bits)]).take(
+        pa.array(np.tile(np.arange(bits), len(safe)))
+    )
+    terms = pc.binary_join_element_wise(repeated, names, "#").take(pa.array(tokens[weight] * bits + bit))
+    return terms, np.bitwise_count(levels).astype(np.int64)
 
 
 def escape_token(token: str) -> str:
     """A token as it is used in terms, which are separated by white space and so hold none."""
-    if not any(char.isspace() for char in token):
+    if _SPACE.search(token) is None:
         return token
     return "".join(f"%{ord(char):x};" if char.isspace() else char for char in token)
 

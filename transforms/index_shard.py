@@ -94,7 +94,6 @@ class _Unit:
     vectors: dict[str, IO[bytes]] = field(default_factory=dict)
     norms: dict[str, IO[bytes]] = field(default_factory=dict)
     tokens: dict[str, Counter[str]] = field(default_factory=dict)
-    terms: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 def open_part(table_path: str, name: str) -> pq.ParquetFile:
@@ -335,18 +334,10 @@ def _bit_slices(batch: pa.RecordBatch, name: str, unit: _Unit, state: IndexState
     vocabulary = tokens.dictionary.to_pylist()
     counts = np.bincount(numbers, minlength=len(vocabulary)).tolist()
     unit.tokens[name].update(dict(zip(vocabulary, counts, strict=True)))
-    codes, inverse = np.unique(numbers << 32 | levels, return_inverse=True)
-    terms = [_terms(unit, vocabulary[code >> 32], code & 0xFFFFFFFF) for code in codes.tolist()]
-    per_entry = pa.array(terms, pa.string()).take(pa.array(inverse))
-    lists = pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), per_entry)
+    terms, entry_terms = bit_terms(tokens.dictionary, levels, numbers)
+    ends = np.concatenate([[0], np.cumsum(entry_terms)])[offsets - offsets[0]]
+    lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), terms)
     return pc.binary_join(lists, " ").to_pylist()
-
-
-def _terms(unit: _Unit, token: str, level: int) -> str:
-    known = unit.terms.get((token, level))
-    if known is None:
-        known = unit.terms[token, level] = bit_terms(token, level)
-    return known
 
 
 def _write_vectors(batch: pa.RecordBatch, name: str, state: IndexState, unit: _Unit) -> None:
