@@ -52,3 +52,7 @@ class ValidationError(InferenceError):
         self.problems = list(problems)
         numbered = "".join(f"{number}: {problem};" for number, problem in enumerate(self.problems, 1))
         super().__init__(f"Validation Failed: {numbered}", status=400)
+
+    def __reduce__(self) -> tuple[type["ValidationError"], tuple[list[str]]]:
+        """Pickle by the problems, which the constructor takes, rather than by the message."""
+        return type(self), (self.problems,)

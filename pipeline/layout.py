@@ -7,11 +7,11 @@ from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
 from models.endpoint import Endpoint
-from models.errors import InferenceError
+from models.errors import InferenceError, TransientError
 from models.model import Model
 from models.registry import Registry, open_model
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from transforms.records import SemanticField
 from transforms.write_table import SemanticColumn, TableLayout
 
@@ -69,12 +69,15 @@ def resolve(config: RunConfig) -> ResolvedConfig:
 
     Raises:
         ConfigError: with every endpoint that is unknown or wrong and every model that cannot be used.
+        PipelineError: a service that must be asked about its model does not answer.
     """
     registry = Registry(config.endpoints.path)
     fields, problems = [], []
     for name in config.mappings.semantic():
         try:
             fields.append(_resolve_field(config, registry, name))
+        except TransientError as error:
+            raise PipelineError(f"mappings.properties.{name}: {error.reason}") from None
         except InferenceError as error:
             problems.append(f"mappings.properties.{name}: {error.reason}")
     if problems:
