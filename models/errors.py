@@ -6,6 +6,8 @@
     ValidationError             a definition is wrong; every problem at once, in Elastic's wording
 """
 
+from typing import Any
+
 
 class InferenceError(Exception):
     """An inference request failed.
@@ -53,6 +55,6 @@ class ValidationError(InferenceError):
         numbered = "".join(f"{number}: {problem};" for number, problem in enumerate(self.problems, 1))
         super().__init__(f"Validation Failed: {numbered}", status=400)
 
-    def __reduce__(self) -> tuple[type["ValidationError"], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[Any, tuple[list[str]]]:
         """Pickle by the problems, which the constructor takes, rather than by the message."""
-        return type(self), (self.problems,)
+        return ValidationError, (self.problems,)
