@@ -25,7 +25,6 @@ _ADAPTIVE = {
         "max_number_of_allocations": 32,
     },
 }
-_SMALL = {"num_threads": 1, "num_allocations": 1}
 _JINA = {"similarity": "cosine", "element_type": "float"}
 
 PRECONFIGURED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -55,8 +54,8 @@ PRECONFIGURED: dict[str, tuple[str, str, dict[str, Any]]] = {
         "elastic",
         {"model_id": "jina-embeddings-v5-text-nano", "dimensions": 768, **_JINA},
     ),
-    ".minilm-l6-v2": ("text_embedding", "elasticsearch", {"model_id": "all-minilm-l6-v2", **_SMALL}),
-    ".splade-tiny": ("sparse_embedding", "elasticsearch", {"model_id": "splade-tiny", **_SMALL}),
+    ".minilm-l6-v2": ("text_embedding", "elasticsearch", {"model_id": "all-minilm-l6-v2", **_ADAPTIVE}),
+    ".splade-tiny": ("sparse_embedding", "elasticsearch", {"model_id": "splade-tiny", **_ADAPTIVE}),
     ".hashing-dense": ("text_embedding", "hashing", {"dimensions": 64}),
     ".hashing-sparse": ("sparse_embedding", "hashing", {}),
 }
