@@ -6,7 +6,7 @@ Four keys are extensions of this project, absent from Elasticsearch and off by d
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 from models.errors import InferenceError, ValidationError
 
@@ -127,6 +127,18 @@ DEFAULT = ChunkingSettings("sentence", 250, sentence_overlap=1)
 
 OLD_DEFAULT = ChunkingSettings("word", 250, overlap=100)
 """What a null `chunking_settings` means: an endpoint that was stored before Elasticsearch 8.16."""
+
+
+@overload
+def parse_chunking_settings(
+    raw: Mapping[str, Any] | None, *, return_defaults: Literal[True] = True, enforce_limits: bool = True
+) -> ChunkingSettings: ...
+
+
+@overload
+def parse_chunking_settings(
+    raw: Mapping[str, Any] | None, *, return_defaults: bool, enforce_limits: bool = True
+) -> ChunkingSettings | None: ...
 
 
 def parse_chunking_settings(

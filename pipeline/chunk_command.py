@@ -1,6 +1,7 @@
 """The command ``chunk``: JSON lines to chunks, or the chunks of one text shown in the terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,10 +58,14 @@ def chunk(
         InferenceError: the endpoint does not exist.
     """
     defaults = _defaults(settings, endpoint, endpoints_path)
-    if file is None:
-        chunk_lines(sys.stdin.buffer, sys.stdout.buffer, defaults)
-    else:
-        _show(_read_text(file), defaults)
+    try:
+        if file is None:
+            chunk_lines(sys.stdin.buffer, sys.stdout.buffer, defaults)
+        else:
+            _show(_read_text(file), defaults)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing may try to write the rest on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def chunk_lines(lines: IO[bytes], out: IO[bytes], defaults: _Defaults | None = None) -> None:
@@ -90,7 +95,7 @@ def _defaults(settings: str | None, endpoint: str | None, endpoints_path: str) -
 
 def _parse_settings(settings: str) -> ChunkingSettings:
     try:
-        return parse_chunking_settings(json.loads(settings)) or DEFAULT
+        return parse_chunking_settings(json.loads(settings))
     except ValueError as error:
         example = '{"strategy": "sentence", "max_chunk_size": 100}'
         raise ConfigError("--settings", [f"not JSON ({error}); an example: {example}"]) from None
@@ -134,7 +139,7 @@ def _chunk(document: dict[str, Any], defaults: _Defaults) -> list[TextChunk]:
         raise ValueError(f"[text] is {kind}")
     settings = defaults.settings
     if "chunking_settings" in document:
-        settings = parse_chunking_settings(document["chunking_settings"]) or settings
+        settings = parse_chunking_settings(document["chunking_settings"])
     return chunk_text(text, settings, defaults.model.count_tokens if defaults.model else None)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -175,3 +176,19 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_unknown_endpoint():
     with pytest.raises(InferenceError, match="not found"):
         chunk(None, endpoint="no-such-endpoint")
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    lines = b'{"id": "1", "text": "One."}\n' * 20_000
+    (tmp_path / "lines").write_bytes(lines)
+    with (tmp_path / "lines").open("rb") as stdin:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "chunk"],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert json.loads(process.stdout.readline())["id"] == "1"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
