@@ -208,6 +208,16 @@ class RunnerConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class TelemetryConfig(Section):
+    """What monitoring gets of each run; OpenTelemetry is turned on by the OTEL_* environment variables.
+
+    Attributes:
+        prometheus: file for the textfile collector of Prometheus' node exporter, `*.prom`; null writes none.
+    """
+
+    prometheus: str | None = None
+
+
 class RunConfig(Section):
     """Everything about a run."""
 
@@ -220,6 +230,7 @@ class RunConfig(Section):
     failures: FailuresConfig
     gates: GatesConfig = GatesConfig()
     runner: RunnerConfig = RunnerConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @property
     def run_json(self) -> Path | None:

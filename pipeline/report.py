@@ -7,19 +7,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, Literal
 
-import orjson
-
 from pipeline.graph import RunContext
 from pipeline.layout import ResolvedConfig
 from pipeline.logs import log
+from pipeline.open_runs import now
 from pipeline.plan import Plan
-from transforms import files
+from pipeline.run_record import keep_record
+from pipeline.throughput import Sampler
+from transforms.measure import Histogram, add_histograms
 from transforms.progress import read_progress
 from transforms.records import Failure, PartFile
 
@@ -50,6 +51,9 @@ class RunReport:
         self._failures: Sequence[Failure] = ()
         self._failures_path: str | None = None
         self._result: dict[str, Any] = {}
+        self._lengths: dict[str, dict[str, Histogram]] = {}
+        self._stages: list[dict[str, Any]] = []
+        self._throughput: list[tuple[float, int, int, int]] = []
 
     def __enter__(self) -> "RunReport":
         return self
@@ -76,16 +80,17 @@ class RunReport:
     @contextmanager
     def stage(self, name: str, documents: int = 0) -> Iterator[None]:
         """Time one stage and show its progress."""
-        begun = time.perf_counter()
-        log.debug("stage %s", name)
+        begun, started = time.perf_counter(), now()
+        folder = self._run.progress_folder if self._run is not None else None
+        sampler = Sampler(folder if documents else None)
         try:
-            if self.quiet or self._run is None:
+            with sampler, nullcontext() if self.quiet else _progress(name, documents, folder):
                 yield
-            else:
-                with _progress(name, documents, self._run.progress_folder):
-                    yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            self._throughput += sampler.samples
+            self._stages.append({"name": name, "started": started.isoformat(), "seconds": round(seconds, 3)})
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def planned(self, plan: Plan) -> None:
         """The plan is made."""
@@ -104,6 +109,11 @@ class RunReport:
         """The part files are written."""
         for part in parts:
             self._work.update(part.counts)
+        for unit in ("token_lengths", "word_lengths"):
+            of_parts = [getattr(part, unit) for part in parts]
+            for name in sorted({name for one in of_parts for name in one}):
+                total = add_histograms(one.get(name, {}) for one in of_parts)
+                self._lengths.setdefault(name, {})[unit.replace("_lengths", "s")] = total
 
     def changed(self, added: int, changed: int, rewritten_parts: int) -> None:
         """It is known what the commit will change."""
@@ -160,17 +170,17 @@ class RunReport:
             "substitutions": self.resolved.substitutions,
             **({"error": error} if error else {}),
         }
-        path = self.resolved.config.run_json
-        if path is not None:
-            record = {
-                **summary,
-                "started": self._run.started.isoformat() if self._run else None,
-                "timings": {name: round(value, 3) for name, value in self._seconds.items()},
-                "versions": package_versions(),
-                "config": self.resolved.config.model_dump(),
-            }
-            with files.create(str(path)) as handle:
-                handle.write(orjson.dumps(record, option=orjson.OPT_INDENT_2))
+        record = {
+            **summary,
+            "started": self._run.started.isoformat() if self._run else None,
+            "timings": {name: round(value, 3) for name, value in self._seconds.items()},
+            "stages": self._stages,
+            "throughput": self._throughput,
+            "lengths": self._lengths,
+            "versions": package_versions(),
+            "config": self.resolved.config.model_dump(),
+        }
+        keep_record(self.resolved.config, record)
         return summary
 
 
