@@ -48,9 +48,9 @@ def _converted(value: Any, type_: str) -> Any:
             raise TypeError
         return value if isinstance(value, str) else java_string(value)
     if type_ == "bool":
-        if value in (True, "true"):
+        if value is True or value == "true":
             return True
-        if value in (False, "false", ""):
+        if value is False or value in ("false", ""):
             return False
         raise ValueError
     if isinstance(value, str) and not value.strip():
