@@ -197,10 +197,11 @@ def same(left: Any, right: Any) -> bool:
 def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Assert that two tables have the same ids, hashes, offsets, and vectors within 1e-6."""
     assert sorted(found) == sorted(expected)
-    wrong = [name for name in expected if not same(found[name], expected[name])]
-    assert not wrong, (
-        f"{len(wrong)} rows differ, the first: {found[wrong[0]]} instead of {expected[wrong[0]]}"
-    )
+    for name, row in expected.items():
+        wrong = [column for column in row if not same(found[name].get(column), row[column])]
+        assert not wrong, (
+            f"[{name}] differs in {wrong}: {found[name][wrong[0]]!r:.500} not {row[wrong[0]]!r:.500}"
+        )
 
 
 __all__ = ["NightRun", "Outcome", "Running", "assert_same_rows", "document", "same"]
