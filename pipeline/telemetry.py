@@ -219,5 +219,5 @@ def _send_metrics(record: Mapping[str, Any], resource: Any, table_path: str, end
     meter = provider.get_meter("semantic_ingest")
     gauges = {name: meter.create_gauge(f"{PREFIX}.{name}", description=text) for name, text in HELP.items()}
     for name, labels, value in samples(record, ended):
-        gauges[name].set(value, {"table": table_path, **labels})
+        gauges[name].set(float(value), {"table": table_path, **labels})
     provider.shutdown()
