@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
-	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --k 3
+	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -m "not soak and not gpu"
