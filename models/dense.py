@@ -22,10 +22,10 @@ class DenseEmbedder:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder_for: Callable[[str], Encoder],
         tokens: Tokens,
-        workers: Workers,
         *,
+        workers: Workers,
         pooling: str,
         unit: bool,
         prefixes: Mapping[str, str],
@@ -38,7 +38,7 @@ class DenseEmbedder:
         """Build an embedder around an encoder.
 
         Args:
-            encoder: computes hidden states.
+            encoder_for: gives the encoder for an input type: a model with adapters has several.
             tokens: the model's tokenizer.
             workers: the copies to compute on.
             pooling: ``mean``, ``cls`` or ``last``.
@@ -47,7 +47,7 @@ class DenseEmbedder:
             dimensions: cut embeddings to this length; None keeps the model's.
             element_type: ``float``, ``byte`` or ``bit``.
             similarity: decides how bytes are scaled.
-            device: where `encoder` is.
+            device: where the encoders are.
             token_budget: tokens of one batch.
         """
         self._tokens = tokens
@@ -57,20 +57,22 @@ class DenseEmbedder:
         self._unit = unit
         self._element_type = element_type
         self._similarity = similarity
-        pool = POOLINGS[pooling]
-        self._engine: Engine[npt.NDArray[np.float32]] = Engine(
-            tokens, lambda batch: pool(encoder.forward(batch), batch), workers, device, token_budget
-        )
+        self._encoder_for = encoder_for
+        self._pool = POOLINGS[pooling]
+        self._engine: Engine[npt.NDArray[np.float32]] = Engine(tokens, workers, device, token_budget)
 
     def embed(self, texts: Sequence[str], input_type: InputType) -> DenseEmbeddings:
         """Embed `texts` in order; see `models.embeddings.Embedder`."""
         prefix = self._prefixes.get(input_type, "")
+        encoder, pool = self._encoder_for(input_type), self._pool
+
+        def compute(batch: PackedBatch) -> npt.NDArray[np.float32]:
+            return pool(encoder.forward(batch), batch)
+
         values: npt.NDArray[np.float32] | None = None
         is_truncated = np.zeros(len(texts), np.bool_)
         tokens = np.zeros(len(texts), np.int32)
-        for rows, tokenized, parts in self._engine.run(
-            [prefix + text for text in texts] if prefix else texts
-        ):
+        for rows, tokenized, parts in self._engine.run(texts, compute, prefix):
             tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
             for batch_rows, pooled in parts:
                 if values is None:

@@ -28,7 +28,6 @@ class Engine(Generic[Output]):
     def __init__(
         self,
         tokens: Tokens,
-        compute: Callable[[PackedBatch], Output],
         workers: Workers,
         device: str,
         token_budget: int,
@@ -37,33 +36,39 @@ class Engine(Generic[Output]):
 
         Args:
             tokens: the model's tokenizer.
-            compute: the model: one batch in, embeddings in the order of its texts out.
             workers: the copies to compute on.
             device: where the batches go.
             token_budget: tokens of one batch.
         """
         self._tokens = tokens
-        self._compute = compute
         self._workers = workers
         self._device = device
         self.token_budget = token_budget
 
-    def run(self, texts: Sequence[str]) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
+    def run(
+        self, texts: Sequence[str], compute: Callable[[PackedBatch], Output], prefix: str = ""
+    ) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
         """Embed `texts`.
 
+        Args:
+            texts: what to embed.
+            compute: the model: one batch in, embeddings in the order of its texts out.
+            prefix: put before each text.
+
         Yields:
-            For each slice of the texts: which texts, their tokens, and for each batch of the slice its rows
-            in the slice and the model's output for them.
+            For each slice of the texts: which texts, their tokens, and for each batch of the slice its rows in the
+            slice and the model's output for them.
         """
         pending: list[tuple[Rows, TokenizedTexts, list[Future[list[tuple[Rows, Output]]]]]] = []
         try:
             # All slices are handed over before the first result is awaited: the workers compute meanwhile.
             for rows in _slices(texts):
-                tokenized = self._tokens.encode([texts[row] for row in rows])
+                tokenized = self._tokens.encode([prefix + texts[row] for row in rows])
                 batches = plan_batches(tokenized.lengths, self.token_budget)
                 starts = tokenized.starts()
                 futures = [
-                    self._workers.submit(self._run_batch, tokenized, starts, batch) for batch in batches
+                    self._workers.submit(self._run_batch, compute, tokenized, starts, batch)
+                    for batch in batches
                 ]
                 pending.append((rows, tokenized, futures))
             for rows, tokenized, futures in pending:
@@ -74,14 +79,18 @@ class Engine(Generic[Output]):
                     future.cancel()
 
     def _run_batch(
-        self, tokenized: TokenizedTexts, starts: npt.NDArray[np.int64], rows: Rows
+        self,
+        compute: Callable[[PackedBatch], Output],
+        tokenized: TokenizedTexts,
+        starts: npt.NDArray[np.int64],
+        rows: Rows,
     ) -> list[tuple[Rows, Output]]:
         """Compute one batch; one that does not fit into memory is halved until it does."""
         import torch
 
         try:
             with torch.inference_mode():
-                return [(rows, self._compute(self._pack(tokenized, starts, rows)))]
+                return [(rows, compute(self._pack(tokenized, starts, rows)))]
         except (torch.OutOfMemoryError, MemoryError) as error:
             if len(rows) == 1:
                 length = int(tokenized.lengths[rows[0]])
@@ -95,8 +104,8 @@ class Engine(Generic[Output]):
         if self._device != "cpu":
             torch.cuda.empty_cache()
         middle = (len(rows) + 1) // 2
-        first = self._run_batch(tokenized, starts, rows[:middle])
-        return first + self._run_batch(tokenized, starts, rows[middle:])
+        first = self._run_batch(compute, tokenized, starts, rows[:middle])
+        return first + self._run_batch(compute, tokenized, starts, rows[middle:])
 
     def _pack(self, tokenized: TokenizedTexts, starts: npt.NDArray[np.int64], rows: Rows) -> PackedBatch:
         import torch

@@ -27,19 +27,19 @@ class Allocations:
     most: int
 
 
-def allocations(settings: Mapping[str, Any], cores: int | None = None) -> Allocations:
+def allocations(settings: Mapping[str, Any], device: str = "cpu", cores: int | None = None) -> Allocations:
     """Read ``num_threads``, ``num_allocations`` and ``adaptive_allocations`` of an endpoint.
 
-    An explicit ``num_allocations`` is kept as it is. Adaptive allocations stop where every core has a
-    thread: more copies than that only take turns.
+    An explicit ``num_allocations`` is kept as it is. Adaptive allocations stop where every core has a thread: more
+    copies than that only take turns.
 
     Args:
         settings: the endpoint's ``service_settings``.
+        device: a GPU has its own way to compute in parallel: one copy feeds it while another prepares.
         cores: cores that this process may use; None finds out.
     """
-    cores = cores or usable_cores()
     threads = int(settings.get("num_threads") or 1)
-    fitting = max(1, cores // threads)
+    fitting = max(1, (cores or usable_cores()) // threads) if device == "cpu" else 2
     adaptive = settings.get("adaptive_allocations") or {}
     if adaptive.get("enabled"):
         most = min(int(adaptive.get("max_number_of_allocations") or 32), fitting)
@@ -60,34 +60,40 @@ def usable_cores() -> int:
 
 
 class Workers:
-    """A pool of threads, one a model copy, that grows with its backlog."""
+    """A pool of threads that grows with its backlog.
+
+    A copy with several threads is as many workers with one thread each: the copies share their weights, and two
+    batches side by side are faster than one batch cut in two.
+    """
 
     def __init__(self, plan: Allocations) -> None:
         """Open the pool; its threads start when there is work for them."""
         self.plan = plan
-        self._pool = ThreadPoolExecutor(
-            plan.most, "model-copy", initializer=_use_threads, initargs=(plan.threads,)
-        )
+        self._pool = ThreadPoolExecutor(plan.most * plan.threads, "model-copy", initializer=_use_one_thread)
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> "Future[Result]":
-        """Hand over work; a further copy starts if all that run are busy."""
+        """Hand over work; a further worker starts if all that run are busy."""
         return self._pool.submit(work, *arguments)
 
     def close(self) -> None:
-        """Stop all copies; work not begun is dropped."""
+        """Stop all workers; work not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 _SETTING_THREADS = threading.Lock()
 
 
-def _use_threads(threads: int) -> None:
-    """Let the calling thread compute with `threads` threads.
+def _use_one_thread() -> None:
+    """Let the calling thread compute alone.
 
-    torch keeps the number per thread, and also as the default of threads that have not computed yet; the
-    default is put back, since those threads are not ours.
+    torch keeps the number of threads per thread, but a new thread takes the number that was set last anywhere. So
+    another thread sets the old number again.
     """
     import torch
 
     with _SETTING_THREADS:
-        torch.set_num_threads(threads)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restore = threading.Thread(target=torch.set_num_threads, args=(before,))
+        restore.start()
+        restore.join()

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from models.architectures import bert
+from models.architectures import bert, generic, native
+from models.architectures.packed import Encoder
 from models.dense import DenseEmbedder
 from models.embeddings import Embedder
-from models.errors import ModelLoadError
+from models.errors import ModelLoadError, ValidationError
+from models.idf import read_idf
 from models.sparse import SparseEmbedder, VocabularyHead
 from models.tokens import open_tokens
 from models.weights import read_json, read_tensors
@@ -18,16 +20,31 @@ if TYPE_CHECKING:
 
     from models.local import LocalModel
 
-_ACTIVATIONS = ("gelu", "gelu_python")
+CPU_TOKENS, GPU_TOKENS = 1024, 65_536
+"""Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
 
 
 def unsupported(folder: Path, task_type: str) -> list[str]:
     """Say why the checkpoint in `folder` cannot run here; an empty list means it can."""
     config = read_json(folder, "config.json")
     kind = config.get("model_type")
-    if kind not in bert.MODEL_TYPES:
-        return [f"The checkpoint in [{folder}] is of type [{kind}]; known types: {sorted(bert.MODEL_TYPES)}"]
-    return []
+    if kind in bert.MODEL_TYPES:
+        name = bert.setting(config, "hidden_act")
+        return (
+            [] if name in bert.ACTIVATIONS else [f"The activation [{name}] of [{folder}] is not known here"]
+        )
+    if task_type == "sparse_embedding":
+        known = ", ".join(bert.MODEL_TYPES)
+        return [f"Sparse embeddings come from checkpoints of type {known}; [{folder}] is of type [{kind}]"]
+    if generic.is_known(kind):
+        return []
+    reason = f"The checkpoint in [{folder}] is of type [{kind}], which transformers does not know"
+    if config.get("auto_map"):
+        reason += (
+            "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"
+            " that transformers knows (for jina-embeddings-v3: jinaai/jina-embeddings-v3-hf), or a remote service"
+        )
+    return [reason]
 
 
 def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
@@ -36,64 +53,104 @@ def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
     Args:
         model: its description, found to have no problems.
         device: None takes the first CUDA device where there is one.
+
+    Raises:
+        ModelLoadError: there is no such device, or the dtype is not for it.
     """
-    device = device or _default_device()
-    dtype = _dtype(model.checkpoint.dtype, device)
-    config = read_json(model.folder, "config.json")
-    tensors = {
-        name: tensor.to(device, dtype)
-        for name, tensor in read_tensors(model.folder).items()
-        if tensor.is_floating_point()
-    }
-    encoder = bert.BertEncoder(tensors, config)
-    tokens = open_tokens(model.folder, model.max_tokens)
-    workers = Workers(allocations(model.endpoint.service_settings))
-    recipe = model.recipe
-    budget = 1024 if device == "cpu" else 65536
-    if model.endpoint.task_type == "sparse_embedding":
-        head = VocabularyHead(
-            _head_weights(tensors),
-            float(config.get("layer_norm_eps", 1e-12)),
-            tokens.special_ids(),
-            recipe.activation or "",
-        )
-        return SparseEmbedder(encoder, head, tokens, workers, device=device, token_budget=budget)
-    settings = model.model_settings
+    device = _device(device)
+    dtype = choose_dtype(model.checkpoint.dtype, device)
+    budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
+    plan = allocations(model.endpoint.service_settings, device)
+    build = _sparse if model.endpoint.task_type == "sparse_embedding" else _dense
+    return build(model, dtype, {"workers": Workers(plan), "device": device, "token_budget": budget})
+
+
+def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> DenseEmbedder:
+    recipe, settings = model.recipe, model.model_settings
+    encoders: dict[str | None, Encoder] = {}
+
+    def encoder_for(input_type: str) -> Encoder:
+        adapter = recipe.adapters.get(input_type)
+        if adapter not in encoders:
+            encoders[adapter] = _encoder(model.folder, common["device"], dtype, adapter)
+        return encoders[adapter]
+
+    encoder_for("ingest")
     return DenseEmbedder(
-        encoder,
-        tokens,
-        workers,
+        encoder_for,
+        open_tokens(model.folder, model.max_tokens),
         pooling=recipe.pooling or "mean",
         unit=bool(recipe.normalize),
         prefixes=recipe.prefixes or {},
         dimensions=model.dimensions,
         element_type=settings["element_type"],
         similarity=settings["similarity"],
-        device=device,
-        token_budget=budget,
+        **common,
     )
 
 
-def _default_device() -> str:
+def _sparse(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> SparseEmbedder:
+    folder, recipe = model.folder, model.recipe
+    config = read_json(folder, "config.json")
+    tensors = _tensors(folder, common["device"], dtype)
+    tokens = open_tokens(folder, model.max_tokens)
+    head = VocabularyHead(_head_weights(tensors), config, tokens.special_ids(), recipe.activation or "")
+    return SparseEmbedder(
+        _bert_encoder(tensors, config),
+        head,
+        tokens,
+        idf=read_idf(folder, tokens.vocabulary()) if recipe.query == "idf" else None,
+        **common,
+    )
+
+
+def _encoder(folder: Path, device: str, dtype: "torch.dtype", adapter: str | None) -> Encoder:
+    config = read_json(folder, "config.json")
+    if config.get("model_type") not in bert.MODEL_TYPES:
+        return generic.GenericEncoder(folder, device, dtype, adapter)
+    return _bert_encoder(_tensors(folder, device, dtype), config)
+
+
+def _bert_encoder(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any]) -> Encoder:
+    weights = bert.read_weights(tensors, config)
+    found = native.kernels()
+    if found is not None and native.fits(weights):
+        return native.NativeEncoder(weights, found)
+    return bert.BertEncoder(weights)
+
+
+def _tensors(folder: Path, device: str, dtype: "torch.dtype") -> "dict[str, torch.Tensor]":
+    """Read a checkpoint's tensors; the stored dtype never decides what is computed in."""
+    stored = read_tensors(folder)
+    return {name: tensor.to(device, dtype) for name, tensor in stored.items() if tensor.is_floating_point()}
+
+
+def _device(device: str | None) -> str:
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ModelLoadError(f"[device: {device}] needs a CUDA device, and this machine has none", status=400)
+    return device
 
 
-def _dtype(name: str | None, device: str) -> "torch.dtype":
+def choose_dtype(name: str | None, device: str) -> "torch.dtype":
     """Choose what to compute in.
 
+    Args:
+        name: ``float32``, ``bfloat16`` or ``float16``; None takes float32 on CPU and bfloat16 on a GPU.
+        device: where to compute.
+
     Raises:
-        ModelLoadError: half precision on CPU, which is slower there than full.
+        ValidationError: half precision on CPU, which is slower there than full.
     """
     import torch
 
-    if name is None:
-        name = "float32" if device == "cpu" else "bfloat16"
+    name = name or ("float32" if device == "cpu" else "bfloat16")
     if device == "cpu" and name != "float32":
-        raise ModelLoadError(
-            f"[dtype: {name}] needs a GPU: on CPU half precision is slower than float32; leave [dtype] out",
-            status=400,
+        raise ValidationError(
+            [f"[dtype: {name}] needs a GPU: on CPU half precision is slower than float32; leave [dtype] out"]
         )
     dtype: torch.dtype = getattr(torch, name)
     return dtype
@@ -101,11 +158,12 @@ def _dtype(name: str | None, device: str) -> "torch.dtype":
 
 def _head_weights(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """Find the masked-LM head; its decoder is tied to the word embeddings where it is not stored."""
+    transform = "cls.predictions.transform"
     names = {
-        "dense": "cls.predictions.transform.dense.weight",
-        "dense_bias": "cls.predictions.transform.dense.bias",
-        "norm": "cls.predictions.transform.LayerNorm.weight",
-        "norm_bias": "cls.predictions.transform.LayerNorm.bias",
+        "dense": f"{transform}.dense.weight",
+        "dense_bias": f"{transform}.dense.bias",
+        "norm": f"{transform}.LayerNorm.weight",
+        "norm_bias": f"{transform}.LayerNorm.bias",
         "decoder_bias": "cls.predictions.bias",
     }
     plain = {bert.plain_name(name): tensor for name, tensor in tensors.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ class PackedBatch:
             texts = len(list(same))
             yield Group(start, texts, length)
             start += texts * length
+
+    def ends(self) -> "torch.Tensor":
+        """Where each text ends, with a 0 before: int32 [texts + 1], on the batch's device."""
+        import torch
+
+        ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
+        return ends.to(self.ids.device, non_blocking=True)
 
 
 class Encoder(Protocol):
