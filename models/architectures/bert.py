@@ -22,10 +22,9 @@ _RENAMED = [
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
     (r"^transformer\.layer\.", "encoder.layer."),
-    (
-        r"\.attention\.([qkv])_lin\.",
-        lambda m: f".attention.self.{dict(q='query', k='key', v='value')[m[1]]}.",
-    ),
+    (r"\.attention\.q_lin\.", ".attention.self.query."),
+    (r"\.attention\.k_lin\.", ".attention.self.key."),
+    (r"\.attention\.v_lin\.", ".attention.self.value."),
     (r"\.attention\.out_lin\.", ".attention.output.dense."),
     (r"\.sa_layer_norm\.", ".attention.output.LayerNorm."),
     (r"\.ffn\.lin1\.", ".intermediate.dense."),
