@@ -17,7 +17,8 @@ from index_table import IndexTable
 
 from pipeline.search import search
 from pipeline.search_index import SearchIndex
-from transforms.index_files import IndexState, IndexUnusable, bit_terms, spaced
+from transforms.index_files import IndexState, IndexUnusable, bit_terms, open_tantivy, spaced
+from transforms.verify_index import verify_index
 from transforms.write_index import update_index
 
 MODES = ("bm25", "sparse", "dense", "hybrid")
@@ -328,3 +329,57 @@ def test_terms_of_a_weight_are_its_bits() -> None:
 def test_scripts_without_blanks_become_pairs() -> None:
     assert spaced("我们去 ok").split() == ["我们", "们去", "ok"]
     assert spaced("plain text") == "plain text"
+
+
+def test_verify_finds_nothing_wrong_and_says_what_is(table: IndexTable, index: str) -> None:
+    update_index(table.path, index)
+    assert verify_index(table.path, index) == []
+    state = IndexState.load(index)
+    assert state is not None
+    vectors = np.memmap(Path(index) / state.vectors_path("text_dense"), "<f4", "r+")
+    vectors[7] += 1
+    vectors.flush()
+    assert [problem.split(" have ")[1] for problem in verify_index(table.path, index)] == [
+        "other embeddings in [text_dense] than in the table"
+    ]
+    table.put(document(3, "zebra"))
+    assert "the index shows version 0, the table is at 1" in verify_index(table.path, index)
+    update_index(table.path, index, rebuild=True)
+    assert verify_index(table.path, index) == []
+
+
+def test_verify_holds_after_every_kind_of_change(table: IndexTable, index: str) -> None:
+    for step in range(5):
+        table.put(document(step, f"New text {step}."), delete=(f"d{20 + step}",))
+        update_index(table.path, index)
+        assert verify_index(table.path, index) == []
+
+
+def test_verify_counts_what_tantivy_holds(table: IndexTable, index: str) -> None:
+    update_index(table.path, index)
+    state = IndexState.load(index)
+    assert state is not None
+    unit = state.units[0]
+    opened = open_tantivy(Path(index) / state.generation / unit.name, unit.analyzer)
+    writer = opened.writer()
+    writer.delete_all_documents()
+    writer.commit()
+    assert verify_index(table.path, index) == ["tantivy holds 0 chunks of text_sparse, text_dense, not 120"]
+
+
+def test_weights_above_the_first_largest_get_more_bits(table: IndexTable, index: str) -> None:
+    """The scale is set by the first build; a heavier weight later is not cut off."""
+    update_index(table.path, index)
+    state = IndexState.load(index)
+    assert state is not None
+    state.fields["text_sparse"].step /= 8  # as if the first build had seen only light weights
+    state.save(index)
+    table.put(document(77, "heavy heavy heavy heavy"))
+    update_index(table.path, index)
+    caught_up = IndexState.load(index)
+    assert caught_up is not None
+    assert caught_up.fields["text_sparse"].bits > 8
+    hit = search(index, "heavy", mode="sparse", k=1, explain=True)[0]
+    (match,) = next(iter(hit.explanation.values()))
+    assert hit.id == "d77"
+    assert match.chunk_weight == pytest.approx(1.9, rel=0.2)
