@@ -292,7 +292,7 @@ def killed_at_random(soak: Soak) -> None:
         soak.write()
         version = table_version(soak)
         running = soak.job.start("--allow-mass-delete")
-        time.sleep(soak.chance.uniform(0.05, 2.5))
+        time.sleep(soak.chance.uniform(0.02, 1.5))
         running.signal(signal.SIGKILL)
         soak.injected["killed at a random moment"] += running.wait().code == -signal.SIGKILL
         if table_version(soak) != version:

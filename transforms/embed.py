@@ -127,7 +127,9 @@ def _concat(new: Embeddings | None, old: Embeddings) -> Embeddings:
 
 def _failure(document: ChunkedDocument, error: Exception) -> Failure:
     location = document.document.location
-    return Failure("embed", document.document.id, *location, type(error).__name__, str(error)[:1000])
+    # A reader knows the public errors, not a module's private refinements of them.
+    name = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
+    return Failure("embed", document.document.id, *location, name, str(error)[:1000])
 
 
 class EmbedDocuments(beam.DoFn):
