@@ -16,6 +16,7 @@ from pipeline.legs import MODES, Leg, Mode, find_legs, rank_leg
 from pipeline.rank import Ranking
 from pipeline.search import RANK_WINDOW
 from pipeline.search_index import SearchIndex
+from transforms.index_files import IndexUnusable
 from transforms.write_index import Snapshot, update_index
 
 Floats = npt.NDArray[np.float64]
@@ -251,9 +252,12 @@ def compare_version(
     """Measure another version of the index's table with the same queries; a passing index is made for it.
 
     Raises:
-        IndexUnusable: the table has no such version any more.
+        PipelineError: the table has no such version any more.
     """
     path = str(index.state.table["path"])
     with tempfile.TemporaryDirectory(prefix="semantic-ingest-") as folder:
-        update_index(path, folder, snapshot=Snapshot.of_table(path, version))
+        try:
+            update_index(path, folder, snapshot=Snapshot.of_table(path, version))
+        except IndexUnusable as error:
+            raise PipelineError(f"version {version} cannot be measured: {error}") from None
         return evaluate(SearchIndex(folder), evaluation.queries, evaluation.qrels, modes=modes, field=field)

@@ -187,3 +187,8 @@ def test_files_that_are_neither_are_named(tmp_path: Path, read: Any, content: st
 def test_queries_without_judgements_are_an_error(index: str) -> None:
     with pytest.raises(PipelineError, match="no query has a judgement"):
         evaluate(index, {"a": "text"}, {"b": {"d1": 1}})
+
+
+def test_a_version_that_is_gone_is_a_clear_error(index: str, evaluation: Evaluation) -> None:
+    with pytest.raises(PipelineError, match="version 99 cannot be measured"):
+        compare_version(SearchIndex(index), 99, evaluation)
