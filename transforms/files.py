@@ -7,10 +7,20 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from tempfile import SpooledTemporaryFile
+from typing import IO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+if FileSystems._pipeline_options is None:
+    # Object stores refuse to work without options; with empty ones they take everything from the environment. Beam
+    # sets its own on the workers that it starts itself, but not in the launcher and not in external worker pools.
+    FileSystems.set_options(PipelineOptions([]))
+
+SPOOL_BYTES = 64 * 1024 * 1024
+"""What is written to an object store waits in memory up to this size, on disk beyond it."""
 
 
 def is_local(path: str) -> bool:
@@ -33,16 +43,16 @@ def open_read(path: str) -> IO[bytes]:
 def create(path: str) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name only when it is complete.
 
-    On a local disk the bytes go to a temporary name that starts with a dot, are synced, and the file is renamed. An
-    object store shows an object only after its upload is closed. Either way a killed writer leaves nothing that a
-    reader would take for the file, and writing it again is safe.
+    On a local disk the bytes go to a temporary name that starts with a dot, are synced, and the file is renamed. For
+    an object store they are kept aside and uploaded when the block ends without an error. Either way a writer that
+    fails or is killed leaves nothing that a reader would take for the file, and writing it again is safe.
     """
     if not is_local(path):
-        handle = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-        try:
-            yield handle
-        finally:
-            handle.close()
+        with SpooledTemporaryFile(SPOOL_BYTES) as spool:
+            yield cast(IO[bytes], spool)
+            spool.seek(0)
+            with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as upload:
+                shutil.copyfileobj(spool, upload, 1 << 20)
         return
     folder, name = os.path.split(path)
     os.makedirs(folder or ".", exist_ok=True)
