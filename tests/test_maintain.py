@@ -49,7 +49,7 @@ def snapshot(folder):
         )
         for root, _, names in os.walk(folder)
         for name in names
-        if name not in ("run.json", "report.html", "run.yaml")
+        if name not in ("run.json", "report.html", "runs.jsonl", "run.yaml")
         and not name.startswith("output-")
         and name != ".lock"
     }

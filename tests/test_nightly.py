@@ -495,3 +495,42 @@ def test_the_dags_tasks_call_commands_that_exist_and_mind_exit_codes(airflow, mo
         options = {word for word in command if word.startswith("--")}
         assert options <= known_options(command[3])
     assert [command[3] for command in called][-2:] == ["verify", "vacuum"]
+
+
+# a night in which nothing changed
+
+
+QUIET_NIGHT = """
+import json, resource, sys, time
+from pipeline.__main__ import main
+import pipeline.run
+begun = time.process_time()
+assert main(["run", sys.argv[1], "--quiet", "--format", "json"]) == 0
+seconds = time.process_time() - begun
+print(json.dumps({"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_night_without_changes_is_cheap(job):
+    """At least 20,000 documents a second of processor time, and less than 1 GB; nothing embedded, nothing committed."""
+    count = 50_000
+    text = "The quick brown fox jumps over the lazy dog while rain falls mainly on the plain. " * 4
+    with open(job.corpus, "w") as handle:
+        for number in range(count):
+            handle.write(json.dumps({"_id": f"d{number}", "title": f"Title {number}", "text": text}) + "\n")
+    del job.config["mappings"]["properties"]["sparse"]
+    job.config["mappings"]["properties"]["text"]["copy_to"] = ["dense"]
+    job.config["mappings"]["properties"]["dense"].pop("chunking_settings")
+    job.config |= {"table": {"path": job.table_path}}
+    assert job.run() == 0
+    command = [sys.executable, "-c", QUIET_NIGHT, str(job.config_path)]
+    told = [
+        json.loads(subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[-1])
+        for _ in "ab"
+    ]
+    assert job.summary["documents"]["unchanged"] == count
+    assert (job.summary["embedded"], job.version()) == (0, 0)
+    assert count / min(one["seconds"] for one in told) >= 20_000, told
+    assert max(one["megabytes"] for one in told) < 1_000, told
