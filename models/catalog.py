@@ -18,7 +18,7 @@ from models.weights import read_json
 
 POOLINGS = ("mean", "cls", "last", "max")
 ACTIVATIONS = ("log1p_relu", "log1p_log1p_relu")
-BACKENDS = ("torch", "compile", "openvino", "openvino-int8", "torchscript")
+BACKENDS = ("auto", "torch", "torchscript")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -62,7 +62,8 @@ class Checkpoint:
         location: as `models.weights.find_folder` takes it; None where the weights cannot be had.
         revision: of a hub id.
         dtype: None picks float32 on CPU and bfloat16 on CUDA.
-        backend: what computes; see `BACKENDS`.
+        backend: ``auto`` takes compiled kernels where they fit, and PyTorch elsewhere; ``torch`` takes PyTorch;
+            ``torchscript`` runs a TorchScript file, which must be trusted.
         download: whether a hub id may be fetched.
         substituted_for: the model that this one stands in for.
         recipe: how to use it.
@@ -72,7 +73,7 @@ class Checkpoint:
     location: str | None
     revision: str | None = None
     dtype: str | None = None
-    backend: str = "torch"
+    backend: str = "auto"
     download: bool = False
     substituted_for: str | None = None
     recipe: Recipe = field(default_factory=Recipe)

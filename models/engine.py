@@ -1,8 +1,10 @@
 """Texts through a model: tokenise, batch, compute, while the next texts are tokenised."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -44,6 +46,7 @@ class Engine(Generic[Output]):
         self._workers = workers
         self._device = device
         self.token_budget = token_budget
+        self._local = threading.local()
 
     def run(
         self, texts: Sequence[str], compute: Callable[[PackedBatch], Output], prefix: str = ""
@@ -89,7 +92,7 @@ class Engine(Generic[Output]):
         import torch
 
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._stream():
                 return [(rows, compute(self._pack(tokenized, starts, rows)))]
         except (torch.OutOfMemoryError, MemoryError) as error:
             if len(rows) == 1:
@@ -114,6 +117,16 @@ class Engine(Generic[Output]):
         if self._device != "cpu":
             ids = ids.pin_memory().to(self._device, non_blocking=True)
         return PackedBatch(ids, tokenized.lengths[rows].tolist())
+
+    def _stream(self) -> "AbstractContextManager[object]":
+        """On a GPU each worker has a stream of its own, so that one copies while another computes."""
+        if self._device == "cpu":
+            return nullcontext()
+        import torch
+
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._local.stream)
 
     def _shrink(self, failed: int) -> None:
         smaller = max(1, failed // 2)

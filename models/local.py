@@ -16,8 +16,9 @@ from models.catalog import Checkpoint, Recipe, complete, resolve
 from models.embeddings import Embedder
 from models.errors import InferenceError, ModelLoadError, ValidationError
 from models.model import EndpointDefinition, Model
-from models.tokens import open_tokens
-from models.weights import find_folder, revision_of, weight_files
+from models.tokens import Tokens, open_tokens, word_piece_tokens
+from models.torchscript import find_script, read_vocabulary
+from models.weights import content_hash, find_folder, revision_of, weight_files
 
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
@@ -125,12 +126,23 @@ class LocalModel:
             {
                 "code": CODE_VERSION,
                 "model": self.checkpoint.model_id,
-                "revision": revision_of(self.folder, self.checkpoint.revision),
-                "precision": "int8" if self.checkpoint.backend.endswith("int8") else "float",
+                "revision": self.revision,
+                "backend": "torchscript" if self.checkpoint.backend == "torchscript" else "float",
                 "recipe": recipe,
                 "settings": self.model_settings,
             }
         )
+
+    @property
+    def revision(self) -> str:
+        """Which version of the weights this is.
+
+        Raises:
+            ModelLoadError: they are not on this machine.
+        """
+        if self.checkpoint.backend == "torchscript":
+            return content_hash([find_script(self.folder)])
+        return revision_of(self.folder, self.checkpoint.revision)
 
     @property
     def folder(self) -> Path:
@@ -174,7 +186,7 @@ class LocalModel:
         """See `models.model.Model`."""
         checkpoint = self.checkpoint
         try:
-            revision: str | None = revision_of(self.folder, checkpoint.revision)
+            revision: str | None = self.revision
         except ModelLoadError:
             revision = checkpoint.revision
         return {
@@ -187,12 +199,8 @@ class LocalModel:
 
     def problems(self) -> list[str]:
         """See `models.model.Model`."""
-        from models.architectures.load import unsupported
-
         try:
-            weight_files(self.folder)
-            open_tokens(self.folder, self.max_tokens)
-            found = unsupported(self.folder, self.endpoint.task_type)
+            found = self._file_problems()
         except InferenceError as error:
             return [error.reason]
         recipe = self.recipe
@@ -203,9 +211,26 @@ class LocalModel:
             )
         return found + _dimension_problems(self.endpoint, recipe.dimensions, recipe.matryoshka)
 
+    def _file_problems(self) -> list[str]:
+        from models.architectures.load import unsupported
+
+        tokens = self.tokens
+        if self.checkpoint.backend == "torchscript":
+            find_script(self.folder)
+            return [] if tokens.special_ids().size else [f"The vocabulary in [{self.folder}] is not BERT's"]
+        weight_files(self.folder)
+        return unsupported(self.folder, self.endpoint.task_type)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The model's tokenizer, opened once a process."""
+        if self.checkpoint.backend == "torchscript":
+            return word_piece_tokens(read_vocabulary(self.folder), self.max_tokens)
+        return open_tokens(self.folder, self.max_tokens)
+
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """See `models.model.Model`."""
-        return open_tokens(self.folder, self.max_tokens).count(texts)
+        return self.tokens.count(texts)
 
     def load(self, device: str | None = None) -> Embedder:
         """See `models.model.Model`."""

@@ -1,13 +1,13 @@
 """Learned sparse embeddings (SPLADE and its kin) from a model that runs here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.architectures import bert, native
-from models.architectures.packed import Encoder, PackedBatch
+from models.architectures.packed import PackedBatch
 from models.embeddings import InputType, SparseEmbeddings
 from models.engine import Engine
 from models.tokens import Tokens
@@ -75,7 +75,7 @@ class VocabularyHead:
         if self._twice:
             best = torch.log1p(best)
         best[:, self._special] = 0
-        return _sparsify(best)
+        return sparsify(best)
 
     def _transform(self, hidden: "torch.Tensor") -> "torch.Tensor":
         import torch.nn.functional as F
@@ -108,7 +108,7 @@ class _LargestLogits:
         return best
 
 
-def _sparsify(values: "torch.Tensor") -> SparseRows:
+def sparsify(values: "torch.Tensor") -> SparseRows:
     """Keep the positive entries [texts, vocabulary], sorted by descending weight within each text."""
     entries = values.nonzero(as_tuple=True)
     weights = values[entries].cpu().numpy()
@@ -144,32 +144,32 @@ class SparseEmbedder:
 
     def __init__(
         self,
-        encoder: Encoder,
-        head: VocabularyHead,
+        compute: Callable[[PackedBatch], SparseRows],
         tokens: Tokens,
         *,
         workers: Workers,
         device: str = "cpu",
         token_budget: int = 1024,
         idf: npt.NDArray[np.float32] | None = None,
+        rename: Callable[[str], str] = str,
     ) -> None:
-        """Build an embedder around an encoder.
+        """Build an embedder around a model.
 
         Args:
-            encoder: computes hidden states.
-            head: turns them into sparse rows.
+            compute: the model: one batch in, its sparse rows out.
             tokens: the model's tokenizer.
             workers: the copies to compute on.
             device: where the model is.
             token_budget: tokens of one batch.
             idf: weight of each token of a query, for models whose queries need no model.
+            rename: gives a token the name that it has in the embeddings.
         """
         self._idf = idf
         self._special = tokens.special_ids()
         self._tokens = tokens
         self._workers = workers
-        self._vocabulary = tokens.vocabulary()
-        self._encoder, self._head = encoder, head
+        self._vocabulary = tuple(map(rename, tokens.vocabulary()))
+        self._compute = compute
         self._engine: Engine[SparseRows] = Engine(tokens, workers, device, token_budget)
 
     def embed(self, texts: Sequence[str], input_type: InputType) -> SparseEmbeddings:
@@ -187,9 +187,6 @@ class SparseEmbedder:
         in_order = np.argsort(np.concatenate(order))
         indptr, token_ids, weights = _reorder(found, in_order)
         return SparseEmbeddings(indptr, token_ids, weights, self._vocabulary, is_truncated, tokens)
-
-    def _compute(self, batch: PackedBatch) -> SparseRows:
-        return self._head.forward(self._encoder.forward(batch), batch)
 
     def _weigh_queries(self, texts: Sequence[str], idf: npt.NDArray[np.float32]) -> SparseEmbeddings:
         """Give each distinct token of a query its weight from the table."""

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _CUT_FACTOR = 16  # characters kept per token of the window before a text is cut unseen
 _MIN_CUT = 4096
@@ -41,28 +44,17 @@ class TokenizedTexts:
 class Tokens:
     """A checkpoint's tokenizer. Safe to call from several threads."""
 
-    def __init__(self, folder: Path, max_tokens: int | None) -> None:
-        """Read ``tokenizer.json``.
+    def __init__(self, source: "Path | Tokenizer", max_tokens: int | None) -> None:
+        """Open a tokenizer.
 
         Args:
-            folder: the checkpoint.
+            source: the checkpoint's folder, with a ``tokenizer.json``, or the tokenizer itself.
             max_tokens: the model's window, special tokens included.
 
         Raises:
             ModelLoadError: there is no ``tokenizer.json`` or it cannot be read.
         """
-        from tokenizers import Tokenizer
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelLoadError(
-                f"The checkpoint in [{folder}] has no tokenizer.json; write one with"
-                " transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-            )
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises plain Exception
-            raise ModelLoadError(f"[{path}] cannot be read: {error}") from error
+        self._tokenizer = _read_tokenizer(source) if isinstance(source, Path) else source
         # Stored settings would pad or cut to lengths of their own.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -119,6 +111,34 @@ class Tokens:
 
     def _cut_ids(self, ids: list[int], window: int) -> list[int]:
         return ids[: window - self._tail] + ids[len(ids) - self._tail :]
+
+
+def _read_tokenizer(folder: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelLoadError(
+            f"The checkpoint in [{folder}] has no tokenizer.json; write one with"
+            " transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise ModelLoadError(f"[{path}] cannot be read: {error}") from error
+
+
+def word_piece_tokens(vocabulary: Sequence[str], max_tokens: int | None) -> Tokens:
+    """Make the tokenizer of an uncased BERT from its vocabulary alone.
+
+    Args:
+        vocabulary: the tokens by id.
+        max_tokens: the model's window, special tokens included.
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    made = BertWordPieceTokenizer({token: id for id, token in enumerate(vocabulary)}, lowercase=True)
+    return Tokens(made._tokenizer, max_tokens)
 
 
 class _Encoding(Protocol):

@@ -175,8 +175,12 @@ def revision_of(folder: Path, revision: str | None = None) -> str:
         return folder.name
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in weight_files(folder))
-    return _content_hash(stamps)
+    return content_hash(weight_files(folder))
+
+
+def content_hash(paths: list[Path]) -> str:
+    """Hash weight files cheaply: their sizes, their headers and samples of their contents."""
+    return _content_hash(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from models.embeddings import Embedder
 from models.errors import ModelLoadError, ValidationError
 from models.idf import read_idf
 from models.sparse import SparseEmbedder, VocabularyHead
-from models.tokens import open_tokens
+from models.torchscript import ScriptedModel
 from models.weights import read_json, read_tensors
 from models.workers import Workers, allocations
 
@@ -61,8 +61,11 @@ def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
     dtype = choose_dtype(model.checkpoint.dtype, device)
     budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
     plan = allocations(model.endpoint.service_settings, device)
+    common = {"workers": Workers(plan), "device": device, "token_budget": budget}
+    if model.checkpoint.backend == "torchscript":
+        return _scripted(model, common)
     build = _sparse if model.endpoint.task_type == "sparse_embedding" else _dense
-    return build(model, dtype, {"workers": Workers(plan), "device": device, "token_budget": budget})
+    return build(model, dtype, common)
 
 
 def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> DenseEmbedder:
@@ -72,13 +75,13 @@ def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any])
     def encoder_for(input_type: str) -> Encoder:
         adapter = recipe.adapters.get(input_type)
         if adapter not in encoders:
-            encoders[adapter] = _encoder(model.folder, common["device"], dtype, adapter)
+            encoders[adapter] = _encoder(model, common["device"], dtype, adapter)
         return encoders[adapter]
 
     encoder_for("ingest")
     return DenseEmbedder(
         encoder_for,
-        open_tokens(model.folder, model.max_tokens),
+        model.tokens,
         pooling=recipe.pooling or "mean",
         unit=bool(recipe.normalize),
         prefixes=recipe.prefixes or {},
@@ -93,30 +96,37 @@ def _sparse(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]
     folder, recipe = model.folder, model.recipe
     config = read_json(folder, "config.json")
     tensors = _tensors(folder, common["device"], dtype)
-    tokens = open_tokens(folder, model.max_tokens)
+    tokens = model.tokens
     head = VocabularyHead(_head_weights(tensors), config, tokens.special_ids(), recipe.activation or "")
+    encoder = _bert_encoder(tensors, config, model.checkpoint.backend)
     return SparseEmbedder(
-        _bert_encoder(tensors, config),
-        head,
+        lambda batch: head.forward(encoder.forward(batch), batch),
         tokens,
         idf=read_idf(folder, tokens.vocabulary()) if recipe.query == "idf" else None,
         **common,
     )
 
 
-def _encoder(folder: Path, device: str, dtype: "torch.dtype", adapter: str | None) -> Encoder:
-    config = read_json(folder, "config.json")
+def _encoder(model: "LocalModel", device: str, dtype: "torch.dtype", adapter: str | None) -> Encoder:
+    config = read_json(model.folder, "config.json")
     if config.get("model_type") not in bert.MODEL_TYPES:
-        return generic.GenericEncoder(folder, device, dtype, adapter)
-    return _bert_encoder(_tensors(folder, device, dtype), config)
+        return generic.GenericEncoder(model.folder, device, dtype, adapter)
+    return _bert_encoder(_tensors(model.folder, device, dtype), config, model.checkpoint.backend)
 
 
-def _bert_encoder(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any]) -> Encoder:
+def _bert_encoder(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any], backend: str) -> Encoder:
     weights = bert.read_weights(tensors, config)
-    found = native.kernels()
+    found = native.kernels() if backend == "auto" else None
     if found is not None and native.fits(weights):
         return native.NativeEncoder(weights, found)
     return bert.BertEncoder(weights)
+
+
+def _scripted(model: "LocalModel", common: Mapping[str, Any]) -> SparseEmbedder:
+    tokens = model.tokens
+    script = ScriptedModel(model.folder, common["device"], tokens.special_ids())
+    # Elasticsearch spells ELSER's tokens so, since a dot separates the parts of a field name there.
+    return SparseEmbedder(script, tokens, rename=lambda token: token.replace(".", "__"), **common)
 
 
 def _tensors(folder: Path, device: str, dtype: "torch.dtype") -> "dict[str, torch.Tensor]":
