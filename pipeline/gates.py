@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from pipeline.config import GateConfig, GatesConfig, RunConfig
 from pipeline.errors import GateFailed
-from pipeline.evaluate import evaluate_index
+from pipeline.evaluation import evaluate_index
 from pipeline.table import active_parts
 from transforms.records import PartFile
 from transforms.write_index import Snapshot, update_index
