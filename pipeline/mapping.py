@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from models.chunking_settings import parse_chunking_settings
 from models.errors import InferenceError
+from transforms.index_files import text_analyzer
 
 PLAIN_TYPES = {
     "text": "string",
@@ -31,6 +32,7 @@ class Property(BaseModel):
     Attributes:
         type: Elasticsearch's field type; a property with `properties` is an `object`.
         copy_to: semantic_text fields that embed this field's value too.
+        analyzer: how BM25 splits a text field into terms: `standard`, or a language, which stems as well.
         properties: the fields of an object.
         inference_id: endpoint that embeds the field when documents are ingested (semantic_text).
         search_inference_id: endpoint that embeds queries; the same where none is named.
@@ -41,6 +43,7 @@ class Property(BaseModel):
 
     type: str = "object"
     copy_to: tuple[str, ...] = ()
+    analyzer: str | None = None
     properties: dict[str, "Property"] = Field(default_factory=dict)
     inference_id: str | None = None
     search_inference_id: str | None = None
@@ -70,6 +73,13 @@ class Property(BaseModel):
             )
         return value
 
+    @field_validator("analyzer")
+    @classmethod
+    def _known_analyzer(cls, value: str | None) -> str | None:
+        if value is not None:
+            text_analyzer(value)
+        return value
+
     @field_validator("chunking_settings")
     @classmethod
     def _valid_chunking(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -94,6 +104,8 @@ class Property(BaseModel):
             raise ValueError(
                 "a semantic_text field cannot copy its value on ([copy_to]); put copy_to on the text field"
             )
+        if self.analyzer and self.type != "text":
+            raise ValueError(f"[analyzer] belongs to type [text], not [{self.type}]")
         if self.properties and self.type != "object":
             raise ValueError(f"only an object has [properties], not [{self.type}]")
         return self

@@ -115,6 +115,8 @@ def semantic(**changes):
         ({"s": semantic(chunking_settings={"max_chunk_size": 50})}, "without ChunkingStrategy"),
         ({"s": semantic(fields={"raw": {"type": "keyword"}})}, "Extra inputs are not permitted"),
         ({"s": semantic(copy_to="t")}, "cannot copy its value on"),
+        ({"s": semantic(), "t": {"type": "text", "analyzer": "klingon"}}, r"unknown analyzer \[klingon\]"),
+        ({"s": semantic(), "t": {"type": "keyword", "analyzer": "english"}}, r"belongs to type \[text\]"),
         ({"s": semantic(), "t": {"type": "text", "inference_id": "x"}}, r"belong to type \[semantic_text\]"),
         (
             {"s": semantic(), "t": {"type": "text", "properties": {"a": {"type": "text"}}}},
