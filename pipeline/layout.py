@@ -111,7 +111,8 @@ def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
     fingerprint = {
         field.field.name: f"{field.embedding_fingerprint}.{_chunking_fingerprint(field)}" for field in fields
     }
-    fingerprint["_row"] = _digest([TABLE_FORMAT, plain])
+    analyzers = {name: field.analyzer for name, field in config.mappings.walk() if field.analyzer}
+    fingerprint["_row"] = _digest([TABLE_FORMAT, plain, analyzers])
     return TableLayout(
         plain=plain,
         semantic=tuple(field.column for field in fields),
@@ -122,7 +123,8 @@ def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
 
 def _chunking_fingerprint(field: ResolvedField) -> str:
     """Changes when the row must be written again though each text would get the same embedding."""
-    return _digest([field.endpoint.inference_id, field.field.sources, field.field.chunking.to_json()])
+    ids = [field.endpoint.inference_id, field.search_inference_id]
+    return _digest([ids, field.field.sources, field.field.chunking.to_json()])
 
 
 def _digest(value: Any) -> str:
