@@ -167,7 +167,8 @@ class Running:
         if self.process.exitcode is None:
             self.process.kill()
             raise AssertionError(f"still going on after {seconds} seconds:\n{self.output.read_text()}")
-        return Outcome(self.process.exitcode, self.output.read_text())
+        printed = self.output.read_text() if self.output.exists() else ""  # killed before it could print
+        return Outcome(self.process.exitcode, printed)
 
     def signal(self, number: int) -> None:
         """Send a signal."""

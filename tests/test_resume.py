@@ -50,7 +50,7 @@ POINTS = [
     ("pipeline.run.write_work", "after", 1),
     ("transforms.write_table.write_part", "before", 1),
     ("transforms.write_table.write_part", "after", 1),
-    ("transforms.write_table.write_part", "after", 6),
+    ("transforms.write_table.write_part", "after", 3),
     ("pipeline.run.collect_changes", "before", 1),
     ("pipeline.run.collect_changes", "after", 1),
     ("pipeline.run.commit", "before", 1),
