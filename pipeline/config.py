@@ -102,8 +102,8 @@ class FailuresConfig(Section):
 
     Attributes:
         path: folder of the failure reports, one JSON-lines file a run.
-        max_ratio: the run fails, and commits nothing, when more than this share of the documents that it had to
-            work on failed.
+        max_ratio: the run fails, and commits nothing, when more than this share of the source's documents failed;
+            and always when a service failed for every single document that there was to embed.
     """
 
     path: str

@@ -388,7 +388,8 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
     """Write the failure report and stop the run when there are too many.
 
     Raises:
-        TooManyFailures: their share of the source is above `failures.max_ratio`.
+        TooManyFailures: their share of the source is above `failures.max_ratio`, or a service failed for every
+            document that there was to embed.
     """
     config = planned.resolved.config
     path = files.join(config.failures.path, f"{planned.run.run_id}.jsonl")
@@ -396,12 +397,16 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
         write_failures(path, failures)
     report.failed(failures, path)
     documents = planned.plan.documents + len(planned.plan.unreadable)
-    if len(failures) > config.failures.max_ratio * documents:
+    outages = sum(failure.error == "TransientError" for failure in failures)
+    service_is_down = 0 < outages == len(planned.plan.work)
+    if service_is_down or len(failures) > config.failures.max_ratio * documents:
         worst = failures[0]
+        reason = f"more than failures.max_ratio [{config.failures.max_ratio}] allows"
+        if service_is_down:
+            reason = "and so did every one that there was to embed: the service is in trouble"
         raise TooManyFailures(
-            f"{len(failures):,} of {documents:,} documents failed, more than failures.max_ratio "
-            f"[{config.failures.max_ratio}] allows; nothing was published. The first: {worst.stage} "
-            f"{worst.path}:{worst.line}: {worst.error}: {worst.message}. All of them: {path}"
+            f"{len(failures):,} of {documents:,} documents failed, {reason}; nothing was published. The first: "
+            f"{worst.stage} {worst.path}:{worst.line}: {worst.error}: {worst.message}. All of them: {path}"
         )
 
 
