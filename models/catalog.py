@@ -161,7 +161,7 @@ def complete(recipe: Recipe, folder: Path) -> Recipe:
     stored = _stored_pooling(folder)
     filled = {
         "task_type": "sparse_embedding" if _is_masked_lm(config) else "text_embedding",
-        "max_tokens": _window(folder, config),
+        "max_tokens": _window(folder),
         "prefixes": _prompts(folder),
         "activation": ACTIVATIONS[0],
         "normalize": any("Normalize" in module for module in _modules(folder)),
@@ -169,6 +169,8 @@ def complete(recipe: Recipe, folder: Path) -> Recipe:
     }
     missing = {key: value for key, value in filled.items() if getattr(recipe, key) is None}
     recipe = replace(recipe, **missing)
+    limits = [limit for limit in (recipe.max_tokens, _positions(config)) if limit]
+    recipe = replace(recipe, max_tokens=min(limits, default=None))
     if recipe.pooling is None:
         recipe = replace(recipe, pooling="max" if recipe.task_type == "sparse_embedding" else "mean")
     if recipe.dimensions is None and recipe.task_type == "text_embedding":
@@ -206,15 +208,19 @@ def _stored_pooling(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _window(folder: Path, config: Mapping[str, Any]) -> int | None:
-    """The checkpoint's window: sentence-transformers' setting, else the tokenizer's, within its positions."""
+def _window(folder: Path) -> int | None:
+    """The checkpoint's window: sentence-transformers' setting, else the tokenizer's."""
     stored = read_json(folder, "sentence_bert_config.json").get("max_seq_length")
-    length = read_json(folder, "tokenizer_config.json").get("model_max_length")
+    length = stored or read_json(folder, "tokenizer_config.json").get("model_max_length")
+    return int(length) if length and length < 10**9 else None  # tokenizers write 10^30 for "no limit"
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """How many positions the model has embeddings for; no window can be longer."""
     positions = config.get("max_position_embeddings")
     if positions and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.get("pad_token_id", 1) + 1  # their positions start after the padding id
-    candidates = [value for value in (stored or length, positions) if value and value < 10**9]
-    return int(min(candidates)) if candidates else None
+        positions -= config.get("pad_token_id", 1) + 1  # theirs start behind the padding id
+    return positions
 
 
 def _prompts(folder: Path) -> dict[str, str]:

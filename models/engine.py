@@ -91,6 +91,9 @@ class Engine(Generic[Output]):
         """Compute one batch; one that does not fit into memory is halved until it does."""
         import torch
 
+        # Anything else would let bfloat16 into float32 products, and a table would mix embeddings of two precisions.
+        if torch.get_float32_matmul_precision() != "highest":
+            torch.set_float32_matmul_precision("highest")
         try:
             with torch.inference_mode(), self._stream():
                 return [(rows, compute(self._pack(tokenized, starts, rows)))]

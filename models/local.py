@@ -128,7 +128,7 @@ class LocalModel:
                 "model": self.checkpoint.model_id,
                 "revision": self.revision,
                 "backend": "torchscript" if self.checkpoint.backend == "torchscript" else "float",
-                "recipe": recipe,
+                "recipe": recipe | {"max_tokens": self.max_tokens},
                 "settings": self.model_settings,
             }
         )
@@ -160,9 +160,10 @@ class LocalModel:
     def recipe(self) -> Recipe:
         """How to use the checkpoint: the catalogue's word, completed from the files where they are here."""
         try:
-            return _completed(self.checkpoint, self.folder)
+            folder = self.folder
         except ModelLoadError:
             return self.checkpoint.recipe
+        return _completed(self.checkpoint, folder)
 
     @property
     def dimensions(self) -> int | None:

