@@ -8,7 +8,7 @@ import yaml
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.layout import resolve
-from pipeline.run import find_splits
+from pipeline.prepare import find_splits
 from pipeline.runners import check_runner, pipeline_options
 from pipeline.table import open_table
 from transforms import files

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from pipeline import graph
 from pipeline.config import RunConfig
 from pipeline.layout import ResolvedConfig, ResolvedField, resolve
+from pipeline.prepare import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.report import RunReport
-from pipeline.run import PlannedRun, execute, plan_run, unreadable_failures, write_work
+from pipeline.runners import execute
 from transforms import files
 from transforms.measure import add_histograms, percentile
 from transforms.read import Split

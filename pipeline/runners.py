@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -13,7 +14,7 @@ from apache_beam.runners.portability.job_server import JobServer
 
 from models.workers import CORES_VARIABLE, usable_cores
 from pipeline.config import RunConfig, RunnerConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError, original_error
 from pipeline.worker_package import build_worker_package
 from transforms import files
 
@@ -27,6 +28,25 @@ def pipeline_options(config: RunnerConfig) -> PipelineOptions:
 
 def _experiments(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name == "experiments"}
+
+
+def execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
+    """Build a graph and run it to its end.
+
+    Raises:
+        PipelineError: the runner failed or gave up.
+        OSError: a file could not be read or written.
+        KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
+    """
+    pipeline = beam.Pipeline(runner=create_runner(config.runner), options=pipeline_options(config.runner))
+    build(pipeline)
+    try:
+        state = pipeline.run().wait_until_finish()
+    except Exception as error:
+        # Beam wraps whatever a stage raises, Ctrl-C included, in an error of its own.
+        raise original_error(error) from None
+    if state != "DONE":
+        raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
 
 
 def create_runner(config: RunnerConfig) -> Any:

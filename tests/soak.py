@@ -262,8 +262,8 @@ def direct_row(job: NightRun, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 KILL_POINTS = [
-    ("pipeline.run.begin_run", "after", 1),
-    ("pipeline.run.read_scans", "before", 1),
+    ("pipeline.prepare.begin_run", "after", 1),
+    ("pipeline.prepare.read_scans", "before", 1),
     ("pipeline.run.write_work", "after", 1),
     ("transforms.write_table.write_part", "after", 1),
     ("os.replace", "before", 4),
@@ -304,7 +304,7 @@ def stopped(soak: Soak) -> None:
     soak.write()
     version = table_version(soak)
     name, code = soak.chance.choice([("SIGINT", 130), ("SIGTERM", 143)])
-    point = soak.chance.choice([("pipeline.run.make_plan", "after", 1), ("pipeline.run.commit", "before", 1)])
+    point = soak.chance.choice([("pipeline.prepare.make_plan", "after", 1), ("pipeline.run.commit", "before", 1)])
     outcome = soak.run(traps=[(*point, name)])
     assert outcome.code in (0, code), outcome
     soak.injected[f"{name} in the middle"] += outcome.code == code

@@ -43,10 +43,10 @@ def job(tmp_path):
 
 
 POINTS = [
-    ("pipeline.run.find_splits", "after", 1),
-    ("pipeline.run.begin_run", "after", 1),
-    ("pipeline.run.read_scans", "before", 1),
-    ("pipeline.run.make_plan", "after", 1),
+    ("pipeline.prepare.find_splits", "after", 1),
+    ("pipeline.prepare.begin_run", "after", 1),
+    ("pipeline.prepare.read_scans", "before", 1),
+    ("pipeline.prepare.make_plan", "after", 1),
     ("pipeline.run.write_work", "after", 1),
     ("transforms.write_table.write_part", "before", 1),
     ("transforms.write_table.write_part", "after", 1),
@@ -174,7 +174,7 @@ def test_killed_at_random_moments(job, undisturbed):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize("place", ["pipeline.run.make_plan", "transforms.write_table.write_part"])
+@pytest.mark.parametrize("place", ["pipeline.prepare.make_plan", "transforms.write_table.write_part"])
 def test_a_stopped_run_says_how_to_go_on(job, undisturbed, name, code, place):
     outcome = job.killed_at(place, "after", 2 if "part" in place else 1, name)
     assert outcome.code == code, outcome
