@@ -1,9 +1,9 @@
 """Errors that an inference endpoint can raise.
 
-    InferenceError              an embedding request that failed; carries an HTTP-like status
-    ├── TransientError          worth trying again later (429, 5xx, timeouts)
-    └── ModelLoadError          weights are missing, unreadable or not allowed
-    ValidationError             a definition is wrong; every problem at once, in Elastic's wording
+InferenceError              an embedding request that failed; carries an HTTP-like status
+├── TransientError          worth trying again later (429, 5xx, timeouts)
+└── ModelLoadError          weights are missing, unreadable or not allowed
+ValidationError             a definition is wrong; every problem at once, in Elastic's wording
 """
 
 from typing import Any

@@ -13,7 +13,9 @@ Format = Literal["table", "json"]
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the config, e.g. runner.workers=2."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one value of the config, e.g. runner.workers=2."
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -31,14 +33,18 @@ app = typer.Typer(
 def run(
     config: Config,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, like `plan`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done, like `plan`.")
+    ] = False,
     allow_mass_delete: Annotated[
         bool, typer.Option("--allow-mass-delete", help="Let a full sync delete more than max_delete_ratio.")
     ] = False,
     lock: Annotated[
         bool, typer.Option("--lock", help="Fail at once when another run of this table is in progress.")
     ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="Format of the log on stderr.")] = "text",
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Format of the log on stderr.")
+    ] = "text",
     quiet: Quiet = False,
     output: FormatOption = "table",
 ) -> None:
@@ -76,7 +82,9 @@ def plan(
 def check(
     config: Config,
     overrides: Overrides = None,
-    print_config: Annotated[bool, typer.Option("--print", help="Print the config with every default.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print", help="Print the config with every default.")
+    ] = False,
 ) -> None:
     """Say everything that is wrong with a config before it runs."""
     from pipeline.check import check_config
@@ -90,10 +98,16 @@ def check(
     " | python -m pipeline chunk"
 )
 def chunk(
-    file: Annotated[str | None, typer.Argument(help="A text file to show in the terminal; without it, stdin.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(help="A text file to show in the terminal; without it, stdin.")
+    ] = None,
     settings: Annotated[str | None, typer.Option(help="chunking_settings as JSON.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Endpoint whose settings, tokenizer and window count.")] = None,
-    endpoints: Annotated[str, typer.Option(help="Folder of user-defined endpoints.")] = "run_configs/endpoints",
+    endpoint: Annotated[
+        str | None, typer.Option(help="Endpoint whose settings, tokenizer and window count.")
+    ] = None,
+    endpoints: Annotated[
+        str, typer.Option(help="Folder of user-defined endpoints.")
+    ] = "run_configs/endpoints",
 ) -> None:
     """Chunk JSON lines from stdin, or show the chunks of one text file."""
     from pipeline.chunk_command import chunk as chunk_command
@@ -104,12 +118,18 @@ def chunk(
 Index = Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")]
 
 
-@app.command(epilog='Example: python -m pipeline search run_configs/quickstart.yaml "career sacks" --mode hybrid')
+@app.command(
+    epilog='Example: python -m pipeline search run_configs/quickstart.yaml "career sacks" --mode hybrid'
+)
 def search(
     index: Index,
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    mode: Annotated[Literal["bm25", "sparse", "dense", "hybrid"], typer.Option(help="How to rank.")] = "hybrid",
-    field: Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")] = None,
+    mode: Annotated[
+        Literal["bm25", "sparse", "dense", "hybrid"], typer.Option(help="How to rank.")
+    ] = "hybrid",
+    field: Annotated[
+        str | None, typer.Option(help="Field to search; by default the first that fits.")
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of documents.")] = 10,
     filters: Annotated[
         list[str] | None,
@@ -117,7 +137,9 @@ def search(
     ] = None,
     fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
-    prune: Annotated[bool, typer.Option("--prune", help="Leave frequent light tokens out of sparse queries.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Leave frequent light tokens out of sparse queries.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say which tokens met.")] = False,
     queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,
@@ -139,8 +161,12 @@ def evaluate(
     queries: Annotated[str, typer.Option(help="Queries: BEIR's JSON lines, TREC topics, or id<tab>text.")],
     qrels: Annotated[str, typer.Option(help="Judgements, BEIR or TREC.")],
     modes: Annotated[str | None, typer.Option(help="Modes, comma-separated; by default all.")] = None,
-    field: Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")] = None,
-    per_query: Annotated[str | None, typer.Option(help="Write each query's measures to this Parquet file.")] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Field to search; by default the first that fits.")
+    ] = None,
+    per_query: Annotated[
+        str | None, typer.Option(help="Write each query's measures to this Parquet file.")
+    ] = None,
     report: Annotated[str | None, typer.Option(help="Write a page with plots to this HTML file.")] = None,
     compare: Annotated[int | None, typer.Option(help="Compare with this version of the table.")] = None,
     overrides: Overrides = None,
@@ -175,13 +201,17 @@ def index(
     """Bring the index to the table's version."""
     from pipeline.search_commands import index_command
 
-    index_command(config, rebuild=rebuild, verify=verify, workers=workers, overrides=overrides or [], output=output)
+    index_command(
+        config, rebuild=rebuild, verify=verify, workers=workers, overrides=overrides or [], output=output
+    )
 
 
 @app.command(epilog="Example: python -m pipeline explore run_configs/quickstart.yaml --port 8765")
 def explore(
     index: Index,
-    host: Annotated[str, typer.Option(help="Address to listen on; everyone who reaches it can read.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; everyone who reaches it can read.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
     overrides: Overrides = None,
 ) -> None:
@@ -194,9 +224,12 @@ def explore(
 endpoints_app = typer.Typer(help="Inference endpoints, defined as in Elasticsearch.", no_args_is_help=True)
 app.add_typer(endpoints_app, name="endpoints")
 Folder = Annotated[str, typer.Option("--path", metavar="FOLDER", help="Folder of the definitions.")]
-Target = Annotated[str, typer.Argument(metavar="[TASK/]ID", help="The endpoint's id, with or without its task type.")]
+Target = Annotated[
+    str, typer.Argument(metavar="[TASK/]ID", help="The endpoint's id, with or without its task type.")
+]
 ModelsFrom = Annotated[
-    str | None, typer.Option("--config", metavar="CONFIG", help="Run config whose endpoints and models sections hold.")
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="Run config whose endpoints and models sections hold."),
 ]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", min=0.1, help="Seconds that a service may take for one attempt.")
@@ -205,7 +238,9 @@ Timeout = Annotated[
 
 @endpoints_app.command("list", epilog="Example: python -m pipeline endpoints list --format json")
 def endpoints_list(
-    task_type: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only endpoints of this task.")] = None,
+    task_type: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", help="Only endpoints of this task.")
+    ] = None,
     path: Folder = "run_configs/endpoints",
     output: FormatOption = "table",
 ) -> None:
@@ -224,11 +259,14 @@ def endpoints_get(target: Target, path: Folder = "run_configs/endpoints") -> Non
 
 
 @endpoints_app.command(
-    "put", epilog="Example: python -m pipeline endpoints put text_embedding/my-endpoint --file body.json --dry-run"
+    "put",
+    epilog="Example: python -m pipeline endpoints put text_embedding/my-endpoint --file body.json --dry-run",
 )
 def endpoints_put(
     target: Target,
-    file: Annotated[str | None, typer.Option("--file", help="Request body in JSON; without it, stdin.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="Request body in JSON; without it, stdin.")
+    ] = None,
     path: Folder = "run_configs/endpoints",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and store nothing.")] = False,
 ) -> None:
@@ -243,7 +281,8 @@ def endpoints_delete(
     target: Target,
     path: Folder = "run_configs/endpoints",
     configs: Annotated[
-        list[str] | None, typer.Option("--config", metavar="CONFIG", help="A run config to look into as well.")
+        list[str] | None,
+        typer.Option("--config", metavar="CONFIG", help="A run config to look into as well."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, print what uses it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete it although something uses it.")] = False,
@@ -264,10 +303,14 @@ def endpoints_test(
     try_endpoint(target, path, config, timeout)
 
 
-@app.command(epilog='Example: python -m pipeline infer .minilm-l6-v2 "the quick brown fox" --input-type search')
+@app.command(
+    epilog='Example: python -m pipeline infer .minilm-l6-v2 "the quick brown fox" --input-type search'
+)
 def infer(
     target: Target,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, stdin.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, stdin.")
+    ] = None,
     file: Annotated[str | None, typer.Option("--file", help="File of texts, one a line.")] = None,
     body: Annotated[str | None, typer.Option("--body", help="File of a whole request body in JSON.")] = None,
     input_type: Annotated[

@@ -304,7 +304,9 @@ def stopped(soak: Soak) -> None:
     soak.write()
     version = table_version(soak)
     name, code = soak.chance.choice([("SIGINT", 130), ("SIGTERM", 143)])
-    point = soak.chance.choice([("pipeline.prepare.make_plan", "after", 1), ("pipeline.run.commit", "before", 1)])
+    point = soak.chance.choice(
+        [("pipeline.prepare.make_plan", "after", 1), ("pipeline.run.commit", "before", 1)]
+    )
     outcome = soak.run(traps=[(*point, name)])
     assert outcome.code in (0, code), outcome
     soak.injected[f"{name} in the middle"] += outcome.code == code
