@@ -123,14 +123,9 @@ def make_plan(
     previous = np.full(len(wanted), -1, np.int64)
     previous[place[matched]] = np.flatnonzero(matched)
 
-    place = _index_in(adoptable.ids, wanted_ids)
-    usable = np.flatnonzero((place >= 0) & _same(adoptable, fingerprint, hashes, place))
-    usable = usable[~done[place[usable]]]
-    # Two killed runs may both have finished a document; either row will do.
-    _, first = np.unique(place[usable], return_index=True)
-    adopted = usable[np.sort(first)]
+    adopted, adopted_place = _adoptable_rows(adoptable, fingerprint, wanted_ids, hashes, done)
     unchanged = int(done.sum())
-    done[place[adopted]] = True
+    done[adopted_place] = True
 
     gone = _is_in(state.ids, deletions) | _is_in(state.ids, scan.ids.take(pa.array(last[removed])))
     missing = ~matched & ~gone
@@ -141,7 +136,7 @@ def make_plan(
         work=wanted[~done],
         previous=previous[~done],
         adopted=adopted,
-        adopted_previous=previous[place[adopted]],
+        adopted_previous=previous[adopted_place],
         deleted=np.flatnonzero(gone),
         held_back=held_back,
         unchanged=unchanged,
@@ -149,6 +144,19 @@ def make_plan(
         documents=documents,
         unreadable=unreadable,
     )
+
+
+def _adoptable_rows(
+    adoptable: TableState, fingerprint: str, ids: pa.Array, hashes: pa.Array, done: npt.NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
+    """Rows of finished parts that are what the source wants now and the table lacks, and which document each is."""
+    place = _index_in(adoptable.ids, ids)
+    usable = np.flatnonzero((place >= 0) & _same(adoptable, fingerprint, hashes, place))
+    usable = usable[~done[place[usable]]]
+    # Two killed runs may both have finished a document; either row will do.
+    _, first = np.unique(place[usable], return_index=True)
+    adopted = usable[np.sort(first)]
+    return adopted, place[adopted]
 
 
 def _last_of_each_id(scan: Scan, rows: Rows) -> tuple[Rows, int, int]:

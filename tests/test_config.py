@@ -1,5 +1,7 @@
 """The run config and the mapping: every problem at once, each with its place and the fix."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from small_run import SmallRun, document
@@ -24,6 +26,11 @@ def test_the_quickstart_is_valid_and_every_default_is_written_out(capsys):
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["source"]["max_delete_ratio"] == 0.2
     assert printed["runner"]["name"] == "local"
+
+
+@pytest.mark.parametrize("path", sorted(Path("run_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_valid(path):
+    assert load_config(str(path)).mappings.semantic()
 
 
 def test_all_problems_are_named_with_their_lines(tmp_path):
