@@ -17,7 +17,7 @@ BROKEN = [b'{"_id": "broken"', b'["no object"]']
 ENGINES = [
     pytest.param("local-2", marks=pytest.mark.slow),
     pytest.param("flink", marks=pytest.mark.flink),
-    pytest.param("flink-2", marks=pytest.mark.flink),
+    pytest.param("flink-2", marks=[pytest.mark.flink, pytest.mark.long]),
     pytest.param("prism", marks=pytest.mark.cluster),
 ]
 
@@ -79,6 +79,7 @@ def test_same_table_on_every_runner(engine: str, expected: dict[str, Any], tmp_p
         assert_same_rows(found[night], expected[night])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ENGINES)
 def test_same_embeddings_of_a_real_model(engine: str, tmp_path: Path) -> None:
     rows = []

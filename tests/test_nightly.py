@@ -258,7 +258,7 @@ def test_a_model_is_loaded_once_however_many_files_there_are(job, monkeypatch):
     assert len(made) == 2, "one for each endpoint"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_any_number_of_workers_gives_the_same_table(job, tmp_path_factory):
     """Elsewhere more than one worker loses the cache, hangs, or is advised against."""
     job.config["source"]["split_bytes"] = 500
@@ -511,7 +511,7 @@ print(json.dumps({"seconds": seconds, "megabytes": resource.getrusage(resource.R
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_night_without_changes_is_cheap(job):
     """At least 20,000 documents a second of processor time, and less than 1 GB; nothing embedded, nothing committed."""

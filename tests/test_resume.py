@@ -43,22 +43,22 @@ def job(tmp_path):
 
 
 POINTS = [
-    ("pipeline.prepare.find_splits", "after", 1),
-    ("pipeline.prepare.begin_run", "after", 1),
-    ("pipeline.prepare.read_scans", "before", 1),
+    pytest.param("pipeline.prepare.find_splits", "after", 1, marks=pytest.mark.long),
+    pytest.param("pipeline.prepare.begin_run", "after", 1, marks=pytest.mark.long),
+    pytest.param("pipeline.prepare.read_scans", "before", 1, marks=pytest.mark.long),
     ("pipeline.prepare.make_plan", "after", 1),
-    ("pipeline.run.write_work", "after", 1),
-    ("transforms.write_table.write_part", "before", 1),
-    ("transforms.write_table.write_part", "after", 1),
+    pytest.param("pipeline.run.write_work", "after", 1, marks=pytest.mark.long),
+    pytest.param("transforms.write_table.write_part", "before", 1, marks=pytest.mark.long),
+    pytest.param("transforms.write_table.write_part", "after", 1, marks=pytest.mark.long),
     ("transforms.write_table.write_part", "after", 3),
-    ("pipeline.run.collect_changes", "before", 1),
-    ("pipeline.run.collect_changes", "after", 1),
+    pytest.param("pipeline.run.collect_changes", "before", 1, marks=pytest.mark.long),
+    pytest.param("pipeline.run.collect_changes", "after", 1, marks=pytest.mark.long),
     ("pipeline.run.commit", "before", 1),
     ("pipeline.run.commit", "after", 1),
-    ("pipeline.run.update_index", "before", 1),
-    ("transforms.write_index._write_generation", "before", 1),
+    pytest.param("pipeline.run.update_index", "before", 1, marks=pytest.mark.long),
+    pytest.param("transforms.write_index._write_generation", "before", 1, marks=pytest.mark.long),
     ("transforms.index_files.IndexState.save", "before", 1),
-    ("transforms.index_files.IndexState.save", "after", 1),
+    pytest.param("transforms.index_files.IndexState.save", "after", 1, marks=pytest.mark.long),
 ]
 
 
@@ -152,7 +152,7 @@ def test_a_run_killed_after_its_commit_costs_older_versions_nothing(job):
     assert_same_rows(job.rows(), first)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments(job, undisturbed):
     chance = random.Random(20)
