@@ -12,7 +12,7 @@ MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 
 # Tests that need more than Python run where it is there: Flink's need Java and Maven, the browser's need chromium.
 HAS_MAVEN := $(shell command -v java >/dev/null && command -v mvn)
-HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser)
 LEFT_OUT := $(if $(HAS_MAVEN),,and not flink) $(if $(HAS_BROWSER),,and not browser)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
