@@ -41,12 +41,28 @@ def execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
     pipeline = beam.Pipeline(runner=create_runner(config.runner), options=pipeline_options(config.runner))
     build(pipeline)
     try:
-        state = pipeline.run().wait_until_finish()
+        state = _wait(pipeline.run())
     except Exception as error:
         # Beam wraps whatever a stage raises, Ctrl-C included, in an error of its own.
-        raise original_error(error) from None
+        original = original_error(error)
+        if original is error and isinstance(error, RuntimeError) and config.runner.name != "local":
+            # Of a stage's error on another engine only the text arrives: two tracebacks and, last, what it says.
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise PipelineError(
+                f"the {config.runner.name} runner failed; nothing was published: {said[-1]}"
+            ) from None
+        raise original from None
     if state != "DONE":
         raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
+
+
+def _wait(result: Any) -> str:
+    """Wait for a job; a run that is stopped takes its job along instead of leaving it to the cluster."""
+    try:
+        return str(result.wait_until_finish())
+    except (KeyboardInterrupt, SystemExit):
+        result.cancel()
+        raise
 
 
 def create_runner(config: RunnerConfig) -> Any:

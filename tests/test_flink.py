@@ -24,7 +24,8 @@ def test_a_run_on_the_embedded_cluster_from_another_directory(tmp_path: Path) ->
     small.write([document(number) for number in range(8)] + [b"{"])
     done = start(small).communicate()
     assert len(small.rows()) == 8, done
-    assert small.summary["documents"] == {"added": 8, "changed": 0, "unchanged": 0, "deleted": 0, "failed": 1}
+    documents = small.summary["documents"]
+    assert (documents["added"], documents["failed"]) == (8, 1)
 
 
 @pytest.mark.flink
@@ -39,7 +40,10 @@ def test_a_failing_graph_is_one_error_and_publishes_nothing(
     content = part.read_bytes()
     part.write_bytes(content[:200] + b"damaged" + content[207:])
     assert small.run() == 1
-    assert "nothing was published" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the flink runner failed; nothing was published: RuntimeError: " in error
+    # Workers log tracebacks of their own; the command's last word is one sentence.
+    assert error.rstrip().splitlines()[-1].startswith("error: the flink runner failed")
     assert small.version() == 0
 
 
