@@ -86,7 +86,8 @@ def test_requests_are_spaced_evenly(folder):
     started = time.monotonic()
     for _ in range(6):
         limit.acquire()
-    assert 0.24 <= time.monotonic() - started < 1
+    # Five waits of 0.05 s; a busy machine may take longer, but never less.
+    assert 0.24 <= time.monotonic() - started < 10
 
 
 def test_limits_of_other_keys_are_apart(folder):
