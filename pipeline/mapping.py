@@ -23,6 +23,16 @@ PLAIN_TYPES = {
 }
 """Elasticsearch field type -> Arrow type of its column. Dates stay as they are written, like in ``_source``."""
 
+WITHOUT_MEANING = {
+    *("boost", "coerce", "doc_values", "dynamic", "eager_global_ordinals"),
+    *("enabled", "fielddata", "fields", "format", "ignore_above"),
+    *("ignore_malformed", "index", "index_options", "index_phrases", "index_prefixes"),
+    *("locale", "meta", "model_settings", "normalizer", "norms"),
+    *("null_value", "position_increment_gap", "search_analyzer", "search_quote_analyzer", "similarity"),
+    *("store", "term_vector"),
+}
+"""Parameters of Elasticsearch's field types that an existing mapping may hold and that change nothing here."""
+
 RESERVED = {"_id", "_source", "content_hash", "fingerprint", "run_id", "ingested_at"}
 
 
@@ -48,6 +58,16 @@ class Property(BaseModel):
     inference_id: str | None = None
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, values: Any) -> Any:
+        """Take mappings as they stand in Elasticsearch: leave out what has no meaning here."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("type") == "semantic_text" and values.get("fields"):
+            raise ValueError("a field of type [semantic_text] does not support multi-fields")
+        return {name: value for name, value in values.items() if name not in WITHOUT_MEANING}
 
     @field_validator("copy_to", mode="before")
     @classmethod
@@ -118,6 +138,14 @@ class Mappings(BaseModel):
 
     properties: dict[str, Property]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_nested(cls, values: Any) -> Any:
+        """Refuse semantic_text inside nested objects with Elasticsearch's words."""
+        for name in _nested_semantic("", values, inside=False):
+            raise ValueError(f"semantic_text field [{name}] cannot be nested")
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> "Mappings":
         fields = dict(self.walk())
@@ -151,6 +179,18 @@ class Mappings(BaseModel):
     def sources(self, semantic_field: str) -> tuple[str, ...]:
         """Full names of the fields whose values a semantic field embeds: itself first, then copy_to sources."""
         return (semantic_field, *(name for name, field in self.walk() if semantic_field in field.copy_to))
+
+
+def _nested_semantic(prefix: str, values: Any, *, inside: bool) -> Iterator[str]:
+    """Full names of the semantic_text fields below a nested object of a raw mapping."""
+    properties = values.get("properties") if isinstance(values, dict) else None
+    for name, field in properties.items() if isinstance(properties, dict) else ():
+        if isinstance(field, dict):
+            if inside and field.get("type") == "semantic_text":
+                yield f"{prefix}{name}"
+            yield from _nested_semantic(
+                f"{prefix}{name}.", field, inside=inside or field.get("type") == "nested"
+            )
 
 
 def _walk(prefix: str, properties: dict[str, Property]) -> Iterator[tuple[str, Property]]:

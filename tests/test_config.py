@@ -120,7 +120,12 @@ def semantic(**changes):
             "greater than or equal to",
         ),
         ({"s": semantic(chunking_settings={"max_chunk_size": 50})}, "without ChunkingStrategy"),
-        ({"s": semantic(fields={"raw": {"type": "keyword"}})}, "Extra inputs are not permitted"),
+        ({"s": semantic(fields={"raw": {"type": "keyword"}})}, "does not support multi-fields"),
+        ({"s": semantic(nope=1)}, "Extra inputs are not permitted"),
+        (
+            {"s": semantic(), "nested": {"type": "nested", "properties": {"semantic": semantic()}}},
+            r"semantic_text field \[nested.semantic\] cannot be nested",
+        ),
         ({"s": semantic(copy_to="t")}, "cannot copy its value on"),
         ({"s": semantic(), "t": {"type": "text", "analyzer": "klingon"}}, r"unknown analyzer \[klingon\]"),
         ({"s": semantic(), "t": {"type": "keyword", "analyzer": "english"}}, r"belongs to type \[text\]"),
@@ -149,6 +154,24 @@ def test_fields_of_objects_have_dotted_names():
     )
     assert mappings.plain() == {"meta.author": "string", "meta.note": "string"}
     assert mappings.sources("s") == ("s", "meta.note")
+
+
+def test_a_mapping_is_taken_as_it_stands_in_elasticsearch():
+    mappings = Mappings.model_validate(
+        {
+            "properties": {
+                "tags": {"type": "keyword", "ignore_above": 256, "doc_values": False},
+                "text": {
+                    "type": "text",
+                    "fields": {"raw": {"type": "keyword"}},
+                    "copy_to": "s",
+                    "index_options": "freqs",
+                },
+                "s": semantic(index_options={"dense_vector": {"type": "bbq_hnsw"}}, meta={"team": "search"}),
+            }
+        }
+    )
+    assert mappings.plain() == {"tags": "string", "text": "string"}
 
 
 def test_null_and_empty_chunking_settings_of_a_field_mean_not_set():
