@@ -67,9 +67,14 @@ class Workers:
     """
 
     def __init__(self, plan: Allocations) -> None:
-        """Open the pool; its threads start when there is work for them."""
+        """Open the pool: the least number of copies is ready at once, the others start when work waits."""
         self.plan = plan
         self._pool = ThreadPoolExecutor(plan.most * plan.threads, "model-copy", initializer=_use_one_thread)
+        ready = min(plan.least, plan.most) * plan.threads
+        # Each of these waits for all the others, so that none of them can take the place of two.
+        self._together = threading.Barrier(max(ready, 1))
+        for _ in range(ready):
+            self._pool.submit(self._together.wait)
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> "Future[Result]":
         """Hand over work; a further worker starts if all that run are busy."""
@@ -77,6 +82,7 @@ class Workers:
 
     def close(self) -> None:
         """Stop all workers; work not begun is dropped."""
+        self._together.abort()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,3 +1,5 @@
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -159,8 +161,6 @@ def test_allocations_mean_copies_and_threads(settings: dict, expected: Allocatio
 
 
 def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() -> None:
-    import threading
-
     before = torch.get_num_threads()
     workers = Workers(Allocations(2, 1, 2))
     assert workers.submit(torch.get_num_threads).result() == 1
@@ -170,3 +170,23 @@ def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() ->
     thread.join()
     workers.close()
     assert [torch.get_num_threads(), *fresh] == [before, before]
+
+
+def test_the_least_number_of_copies_is_ready_at_once():
+    workers = Workers(Allocations(1, 2, 4))
+    try:
+        deadline = time.monotonic() + 30
+        while (started := _copies()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert started == 2
+    finally:
+        workers.close()
+
+
+def _copies() -> int:
+    return sum(thread.name.startswith("model-copy") for thread in threading.enumerate())
+
+
+def test_copies_that_are_not_ready_yet_can_be_closed():
+    for _ in range(20):
+        Workers(Allocations(1, 4, 4)).close()
