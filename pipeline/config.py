@@ -12,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -173,7 +172,6 @@ class RunnerConfig(Section):
         environment_config: for EXTERNAL the worker pool's address, for PROCESS its command as JSON.
         job_server_jar: path of the job server jar (Flink, Spark); null lets Beam fetch it.
         flink_version: Flink version of the job server that Beam fetches; must be the cluster's. Null is Beam's newest.
-        retries: how often Flink starts a failed job again by itself.
         prism_location: path of a Prism binary.
         project: Google Cloud project (Dataflow), and so are the options below.
         region: region.
@@ -195,7 +193,6 @@ class RunnerConfig(Section):
     environment_config: str | None = None
     job_server_jar: str | None = None
     flink_version: str | None = None
-    retries: NonNegativeInt = 3
     prism_location: str | None = None
     project: str | None = None
     region: str | None = None

@@ -2,6 +2,8 @@
 
 A run has three: scan the source, embed what the plan asks for, and copy the rows that stay out of part files that
 lose others. Between them the launcher holds ids, hashes and row numbers, never a text or an embedding.
+
+Each starts with `Create`, which ends in a Reshuffle of its own: its elements go to whichever worker is free.
 """
 
 from collections.abc import Sequence
@@ -54,13 +56,7 @@ def scan_graph(
 ) -> None:
     """Scan every split of the source; each leaves one file of ids, hashes and lines in the run's folder."""
     scan = ScanDocuments(source_format(resolved), resolved.config.source.deleted, run.folder)
-    _ = (
-        pipeline
-        | "Splits" >> beam.Create(list(splits))
-        # One split at a time to whoever is free.
-        | beam.Reshuffle()
-        | "ScanDocuments" >> beam.ParDo(scan)
-    )
+    _ = pipeline | "Splits" >> beam.Create(splits) | "ScanDocuments" >> beam.ParDo(scan)
 
 
 def embed_graph(
@@ -80,7 +76,7 @@ def embed_graph(
 
     # Splits, not documents, are spread over the workers.
     read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
-    splits_of_work = pipeline | "Splits" >> beam.Create(list(splits)) | beam.Reshuffle()
+    splits_of_work = pipeline | "Splits" >> beam.Create(splits)
     reading = beam.ParDo(read).with_outputs("failed", main="done")
     documents = keep_failures(splits_of_work | "ReadWork" >> reading)
 
@@ -130,8 +126,7 @@ def measure_graph(
     )
     documents = (
         pipeline
-        | "Splits" >> beam.Create(list(splits))
-        | beam.Reshuffle()
+        | "Splits" >> beam.Create(splits)
         | "ReadWork" >> beam.ParDo(read).with_outputs("failed", main="done")
     )
     chunked = documents["done"] | "ChunkDocuments" >> ChunkDocuments(
@@ -155,8 +150,7 @@ def rewrite_graph(
     )
     _ = (
         pipeline
-        | "Parts" >> beam.Create(list(rewrites))
-        | beam.Reshuffle()
+        | "Parts" >> beam.Create(rewrites)
         | "RewriteParts" >> beam.ParDo(rewrite)
         | "ListParts" >> WriteRecords(rewritten_path(run))
     )

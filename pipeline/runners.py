@@ -109,7 +109,6 @@ def _flink(config: RunnerConfig) -> dict[str, Any]:
         "flink_version": config.flink_version,
         "flink_job_server_jar": config.job_server_jar,
         "parallelism": config.parallelism or 1,
-        "number_of_execution_retries": config.retries,
         **_environment(config),
     }
 

@@ -32,7 +32,7 @@ def test_a_run_on_the_embedded_cluster_from_another_directory(tmp_path: Path) ->
 def test_a_failing_graph_is_one_error_and_publishes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = SmallRun(tmp_path, runner=flink_section() | {"retries": 0})
+    small = SmallRun(tmp_path, runner=flink_section())
     small.write([document(0)])
     assert small.run() == 0
     small.write([document(0, edition=1)])
