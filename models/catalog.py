@@ -66,6 +66,7 @@ class Checkpoint:
             ``torchscript`` runs a TorchScript file, which must be trusted.
         download: whether a hub id may be fetched.
         substituted_for: the model that this one stands in for.
+        merged_adapter: the adapter that is in the weights already, so that the checkpoint has none beside them.
         recipe: how to use it.
     """
 
@@ -76,6 +77,7 @@ class Checkpoint:
     backend: str = "auto"
     download: bool = False
     substituted_for: str | None = None
+    merged_adapter: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -134,12 +136,16 @@ def _chosen(name: str, settings: Mapping[str, Any]) -> Checkpoint:
     base = replace(listed, location=location)
     if stand_in in catalog() and stand_in != name:
         base = replace(_listed(stand_in), substituted_for=name)
-    chosen = {key: settings[key] for key in ("revision", "dtype", "backend", "download") if key in settings}
+    names = ("revision", "dtype", "backend", "download", "merged_adapter")
+    chosen = {key: settings[key] for key in names if key in settings}
     return replace(base, **chosen)
 
 
 def _problems(name: str, settings: Mapping[str, Any]) -> list[str]:
-    known = {"location": str, "revision": str, "dtype": str, "backend": str, "download": bool}
+    known = {
+        **dict.fromkeys(("location", "revision", "dtype", "backend", "merged_adapter"), str),
+        "download": bool,
+    }
     where = f"models.{name}"
     problems = [
         f"[{where}] unknown setting [{key}]; known: {sorted(known)}" for key in settings if key not in known

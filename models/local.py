@@ -142,7 +142,10 @@ class LocalModel:
         """
         if self.checkpoint.backend == "torchscript":
             return content_hash([find_script(self.folder)])
-        return revision_of(self.folder, self.checkpoint.revision)
+        from models.architectures.adapters import adapter_files
+
+        adapters = adapter_files(self.folder) if self.recipe.adapters else []
+        return revision_of(self.folder, self.checkpoint.revision, adapters)
 
     @property
     def folder(self) -> Path:
@@ -196,6 +199,7 @@ class LocalModel:
             "revision": revision,
             "substituted_for": checkpoint.substituted_for,
             "licence": self.recipe.licence,
+            **({"merged_adapter": checkpoint.merged_adapter} if self.recipe.adapters else {}),
         }
 
     def problems(self) -> list[str]:
@@ -213,14 +217,17 @@ class LocalModel:
         return found + _dimension_problems(self.endpoint, recipe.dimensions, recipe.matryoshka)
 
     def _file_problems(self) -> list[str]:
+        from models.architectures.adapters import adapter_problems
         from models.architectures.load import unsupported
 
-        tokens = self.tokens
+        checkpoint, tokens = self.checkpoint, self.tokens
         if self.checkpoint.backend == "torchscript":
             find_script(self.folder)
             return [] if tokens.special_ids().size else [f"The vocabulary in [{self.folder}] is not BERT's"]
         weight_files(self.folder)
-        return unsupported(self.folder, self.endpoint.task_type)
+        return unsupported(self.folder, self.endpoint.task_type) or adapter_problems(
+            self.folder, checkpoint.model_id, self.recipe.adapters, checkpoint.merged_adapter
+        )
 
     @property
     def tokens(self) -> Tokens:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -168,16 +169,21 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def revision_of(folder: Path, revision: str | None = None) -> str:
+def revision_of(folder: Path, revision: str | None = None, adapters: Sequence[Path] = ()) -> str:
     """Name the revision of a checkpoint: the hub's commit where the folder lies in its cache, else a hash.
 
     A branch name can move, so a name that was asked for counts only when it is a full commit.
+
+    Args:
+        folder: the checkpoint.
+        revision: what was asked for.
+        adapters: the files of its adapters, which belong to the weights.
     """
     if folder.parent.name == "snapshots":
         return folder.name
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    return content_hash(weight_files(folder))
+    return content_hash([*weight_files(folder), *adapters])
 
 
 def content_hash(paths: list[Path]) -> str:

@@ -71,7 +71,7 @@ def save(model: Any, folder: Path, window: int = 64) -> Path:
 
 
 def make_encoder(kind: str, folder: Path, **changes: Any) -> Path:
-    """Write an encoder of a family: bert, xlm-roberta, distilbert, qwen3 or modernbert."""
+    """Write an encoder of a family: bert, xlm-roberta, distilbert, qwen3, eurobert, jina_embeddings_v3, modernbert."""
     import transformers as t
 
     torch.manual_seed(5)
@@ -86,6 +86,10 @@ def make_encoder(kind: str, folder: Path, **changes: Any) -> Path:
     elif kind == "qwen3":
         config = t.Qwen3Config(num_key_value_heads=2, head_dim=16, max_position_embeddings=80, **common)
         model = t.Qwen3Model(config)
+    elif kind == "eurobert":
+        model = t.EuroBertModel(t.EuroBertConfig(max_position_embeddings=80, **common))
+    elif kind == "jina_embeddings_v3":
+        model = t.JinaEmbeddingsV3Model(t.JinaEmbeddingsV3Config(max_position_embeddings=80, **common))
     else:
         special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
         model = t.ModernBertModel(t.ModernBertConfig(max_position_embeddings=80, **special, **common))

@@ -1,17 +1,15 @@
 """Dense models against transformers and sentence-transformers on the same checkpoints."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from models.architectures import native
 from models.architectures.packed import PackedBatch
-from models.errors import ModelLoadError, ValidationError
+from models.errors import ValidationError
 from models.local import local_model
 from models.vectors import encode_elements, shorten
 from tests.checkpoints import TEXTS, add_pooling, endpoint, make_encoder
@@ -58,7 +56,10 @@ def test_encoders_equal_transformers(kind: str, pooling: str, kernels: str, tmp_
     with_model.close()
 
 
-@pytest.mark.parametrize(("kind", "pooling"), [("qwen3", "last"), ("modernbert", "mean")])
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [("qwen3", "last"), ("eurobert", "last"), ("jina_embeddings_v3", "mean"), ("modernbert", "mean")],
+)
 def test_other_encoders_run_through_transformers(kind: str, pooling: str, tmp_path: Path) -> None:
     folder = make_encoder(kind, tmp_path / "model")
     add_pooling(folder, pooling)
@@ -125,37 +126,6 @@ def test_e5_prefixes_come_from_the_catalogue(tmp_path: Path) -> None:
     assert model.describe()["model_id"] == "multilingual-e5-small"
     expected = reference(folder, ["query: the cat"], "mean")
     np.testing.assert_allclose(model.load("cpu").embed(["the cat"], "search").values, expected, atol=2e-5)
-
-
-def test_an_adapter_is_added_to_the_weights(tmp_path: Path) -> None:
-    folder = make_encoder("qwen3", tmp_path / "model")
-    plain = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest").values
-    adapter = tmp_path / "model" / "adapters" / "retrieval"
-    adapter.mkdir(parents=True)
-    name = "base_model.model.layers.0.mlp.up_proj"
-    torch.manual_seed(3)
-    down, up = torch.randn(2, 64), torch.randn(96, 2)
-    save_file(
-        {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, adapter / "adapter_model.safetensors"
-    )
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
-    models = {"jina-embeddings-v5-text-small": {"location": str(folder)}}
-    description = local_model(endpoint("text_embedding", "jina-embeddings-v5-text-small"), models)
-    found = description.load("cpu").embed(["Document: the cat"[10:]], "ingest").values
-    # The same by hand: W + 4/2 B A.
-    from transformers import AutoModel
-
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    with torch.no_grad():
-        model.layers[0].mlp.up_proj.weight += 2 * up @ down
-    merged = tmp_path / "merged"
-    model.save_pretrained(merged)
-    for file in folder.glob("tokenizer*"):
-        (merged / file.name).write_bytes(file.read_bytes())
-    np.testing.assert_allclose(found, reference(merged, ["Document: the cat"], "last"), atol=2e-5)
-    assert not np.allclose(found[0], plain[0], atol=1e-2)
-    with pytest.raises(ModelLoadError, match=r"has no adapter \[clustering\]; it has \['retrieval'\]"):
-        description.load("cpu").embed(["x"], "clustering")
 
 
 def test_dimensions_cut_and_normalize_again(tmp_path: Path) -> None:

@@ -1,37 +1,72 @@
 """LoRA adapters in the PEFT layout, added to the weights once when a model is loaded."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ModelLoadError
+from models.weights import read_json
 
 if TYPE_CHECKING:
     import torch
 
 _PREFIX = "base_model.model."
+_WEIGHTS = "adapter_model.safetensors"
+# Of a linear layer, and of an embedding, whose two matrices PEFT stores the other way round.
+_PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+_UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
 
 
-def find_adapter(folder: Path, name: str) -> Path | None:
-    """Find the folder of an adapter; None where the checkpoint has no adapters at all, being merged already.
+def adapter_files(folder: Path) -> list[Path]:
+    """List the files of all adapters of a checkpoint, in order."""
+    configs = folder.glob("**/adapter_config.json")
+    files = [file for config in configs for file in (config, config.with_name(_WEIGHTS))]
+    return sorted(file for file in files if file.is_file())
+
+
+def adapter_problems(
+    folder: Path, model_id: str, adapters: Mapping[str, str], merged: str | None
+) -> list[str]:
+    """Say why a model cannot embed with its adapters; an empty list means it can.
 
     Args:
         folder: the checkpoint.
-        name: the adapter's name; its folder may spell a dot as an underscore.
-
-    Raises:
-        ModelLoadError: there are adapters, but not this one.
+        model_id: its model, for messages.
+        adapters: input type -> name of the adapter.
+        merged: the adapter that the run config says is in the weights already.
     """
-    there = {path.parent for path in folder.glob("**/adapter_config.json")}
-    spellings = {name, name.replace(".", "_")}
-    for path in sorted(there):
-        if path.name in spellings:
-            return path
+    wanted = [adapters[kind] for kind in ("ingest", "search") if kind in adapters]
+    there = _adapters(folder)
+    if merged is not None:
+        return _merged_problems(folder, model_id, adapters, merged, sorted(there))
+    if wanted and not there:
+        return [
+            f"The checkpoint in [{folder}] has no adapters, and [{model_id}] embeds with"
+            f" {sorted(set(wanted))}: copy the whole model there, adapter folders included, or, where one"
+            f" adapter is merged into these weights, say which with [merged_adapter: {wanted[0]}] for"
+            f" [{model_id}] in the run config's [models] section"
+        ]
+    return [_missing(folder, name, there) for name in dict.fromkeys(wanted) if _find(there, name) is None]
+
+
+def _merged_problems(
+    folder: Path, model_id: str, adapters: Mapping[str, str], merged: str, there: list[str]
+) -> list[str]:
+    setting = f"[models.{model_id}.merged_adapter] is [{merged}]"
+    if merged not in adapters.values():
+        known = f"one of {sorted(set(adapters.values()))}" if adapters else "none: it has no adapters"
+        return [f"{setting}, but the adapters of [{model_id}] are {known}"]
     if there:
-        raise ModelLoadError(
-            f"The checkpoint in [{folder}] has no adapter [{name}]; it has {sorted(path.name for path in there)}"
-        )
-    return None
+        return [
+            f"{setting}, but [{folder}] has adapters to add to its weights, {there}: leave the setting out"
+        ]
+    if read_json(folder, "config.json").get("model_type") == "jina_embeddings_v5":
+        return [
+            f"{setting}, but [{folder}] is of type [jina_embeddings_v5], whose weights have no adapter in them: copy"
+            " its adapter folders there too"
+        ]
+    return []
 
 
 def merge_adapter(model: Any, folder: Path, name: str) -> None:
@@ -40,41 +75,77 @@ def merge_adapter(model: Any, folder: Path, name: str) -> None:
     Args:
         model: a model of transformers.
         folder: the checkpoint.
-        name: the adapter's name.
+        name: the adapter's name; its folder may spell a dot as an underscore.
 
     Raises:
-        ModelLoadError: the adapter is missing or does not fit the model.
+        ModelLoadError: the adapter is missing, of a kind that is not known here, or does not fit the model.
     """
     from safetensors.torch import load_file
 
-    path = find_adapter(folder, name)
+    there = _adapters(folder)
+    path = _find(there, name)
     if path is None:
-        return
-    if not (path / "adapter_model.safetensors").is_file():
-        raise ModelLoadError(
-            f"The adapter in [{path}] has no adapter_model.safetensors; only safetensors is read"
-        )
+        raise ModelLoadError(_missing(folder, name, there))
+    if not (path / _WEIGHTS).is_file():
+        raise ModelLoadError(f"The adapter in [{path}] has no {_WEIGHTS}; only safetensors is read")
     config = json.loads((path / "adapter_config.json").read_text("utf-8"))
+    refused = [setting for setting in _UNSUPPORTED if config.get(setting)]
+    if refused:
+        raise ModelLoadError(
+            f"The adapter in [{path}] sets [{refused[0]}], which is not known here; merge it into the weights"
+            f" with peft's merge_and_unload and name it as [merged_adapter: {name}]"
+        )
     rank = int(config["r"])
     scale = config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank)
-    tensors = load_file(path / "adapter_model.safetensors")
+    tensors = load_file(path / _WEIGHTS)
+    for module, (down, up) in _pairs(path, tensors).items():
+        _add(model, module, (up.float() @ down.float()) * scale)
+
+
+def _pairs(
+    path: Path, tensors: "Mapping[str, torch.Tensor]"
+) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
+    """Pair an adapter's tensors by the module that they adapt; none is passed over."""
+    found = {}
+    rest = set(tensors)
     for key in tensors:
-        if ".lora_A" in key:
-            _add(model, key, tensors, scale)
+        for first, second in _PAIRS:
+            module = key.removesuffix(first)
+            if module != key and module + second in tensors:
+                found[module.removeprefix(_PREFIX)] = (tensors[key], tensors[module + second])
+                rest -= {key, module + second}
+    if rest or not found:
+        what = f"the tensor [{min(rest)}]" if rest else "no tensors"
+        raise ModelLoadError(f"The adapter in [{path}] has {what}, where pairs of lora_A and lora_B belong")
+    return found
 
 
-def _add(model: Any, key: str, tensors: "dict[str, torch.Tensor]", scale: float) -> None:
+def _add(model: Any, module: str, update: "torch.Tensor") -> None:
     import torch
 
-    module = key.removeprefix(_PREFIX).partition(".lora_A")[0]
-    down, up = tensors[key], tensors[key.replace(".lora_A", ".lora_B")]
     try:
-        weight = model.get_submodule(module).weight
+        adapted = model.get_submodule(module)
     except AttributeError:
         raise ModelLoadError(f"The adapter changes [{module}], which the model does not have") from None
-    update = (up.float() @ down.float()) * scale
-    if update.shape != weight.shape:
-        # An embedding's adapter is stored the other way round.
+    weight = adapted.weight
+    if isinstance(adapted, torch.nn.Embedding):
         update = update.T
+    if update.shape != weight.shape:
+        raise ModelLoadError(
+            f"The adapter's update of [{module}] has shape {list(update.shape)}, and its weights"
+            f" {list(weight.shape)}; the adapter belongs to another model"
+        )
     with torch.no_grad():
         weight.add_(update.to(weight))
+
+
+def _adapters(folder: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(folder.glob("**/adapter_config.json"))}
+
+
+def _find(there: Mapping[str, Path], name: str) -> Path | None:
+    return there.get(name) or there.get(name.replace(".", "_"))
+
+
+def _missing(folder: Path, name: str, there: Mapping[str, Path]) -> str:
+    return f"The checkpoint in [{folder}] has no adapter [{name}]; it has {sorted(there)}"

@@ -1,25 +1,38 @@
 """Any other encoder that transformers knows (Qwen3, ModernBERT, EuroBERT, jina-v3, …), run by transformers itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.architectures.adapters import merge_adapter
 from models.architectures.packed import PackedBatch
 from models.errors import ModelLoadError
+from models.weights import read_json
 
 if TYPE_CHECKING:
     import torch
 
+# What only the code in a jina-v5 checkpoint reads.
+_WRAPPING = ("model_type", "architectures", "auto_map", "task_names")
 
-def is_known(model_type: str | None) -> bool:
+
+def base_type(config: Mapping[str, Any]) -> str | None:
+    """Return transformers' name for a checkpoint's encoder.
+
+    jina-v5 wraps a base that transformers knows and changes nothing in its settings: Qwen3 (small), or EuroBERT
+    (nano), which is no decoder.
+    """
+    if config.get("model_type") == "jina_embeddings_v5":
+        return "eurobert" if config.get("is_decoder") is False else "qwen3"
+    return config.get("model_type")
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
     """Whether transformers has an encoder of this type, without code from the checkpoint."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    return (
-        model_type is not None
-        and model_type in CONFIG_MAPPING
-        and CONFIG_MAPPING[model_type] in MODEL_MAPPING
-    )
+    name = base_type(config)
+    return name is not None and name in CONFIG_MAPPING and CONFIG_MAPPING[name] in MODEL_MAPPING
 
 
 class GenericEncoder:
@@ -37,14 +50,7 @@ class GenericEncoder:
         Raises:
             ModelLoadError: transformers cannot load it, or the adapter is not there.
         """
-        from transformers import AutoModel
-
-        try:
-            model = AutoModel.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, local_files_only=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelLoadError(f"transformers cannot load [{folder}]: {error}") from error
+        model = _load(folder, dtype)
         if adapter is not None:
             merge_adapter(model, folder, adapter)
         self._model: Any = model.eval().to(device)
@@ -61,3 +67,28 @@ class GenericEncoder:
         ids[mask] = batch.ids.long()
         hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden[mask]
+
+
+def _load(folder: Path, dtype: "torch.dtype") -> Any:
+    """Load a model whose every tensor is in the checkpoint; transformers would make up what is missing."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    stored = read_json(folder, "config.json")
+    kind = CONFIG_MAPPING[str(base_type(stored))]
+    encoder: Any = MODEL_MAPPING[kind]
+    settings = {name: value for name, value in stored.items() if name not in _WRAPPING}
+    try:
+        model, loading = encoder.from_pretrained(
+            folder,
+            config=kind.from_dict(settings),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelLoadError(f"transformers cannot load [{folder}]: {error}") from error
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ModelLoadError(f"The checkpoint in [{folder}] has no tensor [{missing[0]}]; is it complete?")
+    return model

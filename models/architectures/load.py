@@ -23,28 +23,36 @@ if TYPE_CHECKING:
 CPU_TOKENS, GPU_TOKENS = 1024, 65_536
 """Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
 
+_CODE_OF_ITS_OWN = (
+    "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"
+    " that transformers knows (for jina-embeddings-v3: jinaai/jina-embeddings-v3-hf), or a remote service"
+)
+
 
 def unsupported(folder: Path, task_type: str) -> list[str]:
     """Say why the checkpoint in `folder` cannot run here; an empty list means it can."""
     config = read_json(folder, "config.json")
     kind = config.get("model_type")
     if kind in bert.MODEL_TYPES:
-        name = bert.setting(config, "hidden_act")
-        return (
-            [] if name in bert.ACTIVATIONS else [f"The activation [{name}] of [{folder}] is not known here"]
-        )
+        return _unsupported_bert(folder, config)
     if task_type == "sparse_embedding":
         known = ", ".join(bert.MODEL_TYPES)
         return [f"Sparse embeddings come from checkpoints of type {known}; [{folder}] is of type [{kind}]"]
-    if generic.is_known(kind):
+    if generic.is_known(config):
         return []
     reason = f"The checkpoint in [{folder}] is of type [{kind}], which transformers does not know"
-    if config.get("auto_map"):
-        reason += (
-            "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"
-            " that transformers knows (for jina-embeddings-v3: jinaai/jina-embeddings-v3-hf), or a remote service"
-        )
-    return [reason]
+    return [reason + (_CODE_OF_ITS_OWN if config.get("auto_map") else "")]
+
+
+def _unsupported_bert(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    name = bert.setting(config, "hidden_act")
+    if name not in bert.ACTIVATIONS:
+        return [f"The activation [{name}] of [{folder}] is not known here"]
+    positions = config.get("position_embedding_type", "absolute")
+    if positions != "absolute":  # jina-v3 as its authors published it, for one
+        reason = f"The positions of [{folder}] are [{positions}], and a [{config['model_type']}] here has [absolute]"
+        return [reason + (_CODE_OF_ITS_OWN if config.get("auto_map") else "")]
+    return []
 
 
 def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
@@ -73,7 +81,7 @@ def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any])
     encoders: dict[str | None, Encoder] = {}
 
     def encoder_for(input_type: str) -> Encoder:
-        adapter = recipe.adapters.get(input_type)
+        adapter = _adapter_to_add(model, input_type)
         if adapter not in encoders:
             encoders[adapter] = _encoder(model, common["device"], dtype, adapter)
         return encoders[adapter]
@@ -90,6 +98,19 @@ def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any])
         similarity=settings["similarity"],
         **common,
     )
+
+
+def _adapter_to_add(model: "LocalModel", input_type: str) -> str | None:
+    """Name the adapter for an input type that is not in the weights yet."""
+    adapter, merged = model.recipe.adapters.get(input_type), model.checkpoint.merged_adapter
+    if merged is None or adapter is None:
+        return adapter
+    if adapter != merged:
+        raise ModelLoadError(
+            f"[{model.checkpoint.model_id}] embeds input type [{input_type}] with the adapter [{adapter}], but the"
+            f" weights in [{model.folder}] have [{merged}] merged into them; take a checkpoint with all adapters"
+        )
+    return None
 
 
 def _sparse(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> SparseEmbedder:
