@@ -1,10 +1,13 @@
 """Measure retrieval on whole collections through the whole pipeline, against exact scores and published figures.
 
-    python benchmarks/retrieval.py --data COLLECTION [COLLECTION …] --work FOLDER
+    python benchmarks/retrieval.py --data COLLECTION [COLLECTION …] --work FOLDER [--chunkings none default 180:1]
+    python benchmarks/retrieval.py --data COLLECTION [COLLECTION …] --bm25
 
 A collection is a folder in BEIR's layout: corpus.jsonl[.gz] (`_id`, `title`, `text`), queries.jsonl,
 qrels.tsv. Title and text are joined by a blank. Each collection is run with chunking `none` and with the
-default chunking; a run that was cut off goes on where it stopped, and one that is done embeds nothing.
+default chunking, or with sentence chunks of WORDS:OVERLAP; a run that was cut off goes on where it stopped, and one
+that is done embeds nothing. `--bm25` runs nothing: it ranks whole documents by BM25 with other parameters than
+tantivy's, on the index's terms.
 """
 
 import argparse
@@ -24,6 +27,10 @@ from pipeline.judgements import load_qrels, load_queries
 from pipeline.query_embedding import embed_queries
 from pipeline.run import run_pipeline
 from pipeline.search_index import SearchIndex
+from transforms.index_files import DEFAULT_ANALYZER, spaced, text_analyzer
+
+BM25_PARAMETERS = ((1.2, 0.75), (0.9, 0.4), (1.5, 0.75), (2.0, 0.9))
+"""k1 and b: tantivy's (and Elasticsearch's), Anserini's, and two that trust long documents less."""
 
 CHUNKINGS = {
     "none": {"strategy": "none"},
@@ -37,9 +44,17 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/retrieval"))
-    parser.add_argument("--chunkings", nargs="+", choices=[*CHUNKINGS], default=[*CHUNKINGS])
+    parser.add_argument(
+        "--chunkings", nargs="+", default=[*CHUNKINGS], help="none, default or WORDS:OVERLAP of sentences"
+    )
+    parser.add_argument(
+        "--bm25", action="store_true", help="only compare BM25's parameters, on whole documents"
+    )
     arguments = parser.parse_args()
     for data in arguments.data:
+        if arguments.bm25:
+            print(json.dumps({"collection": data.name, "bm25_ndcg@10": bm25_parameters(data)}), flush=True)
+            continue
         for chunking in arguments.chunkings:
             measure(data, chunking, arguments.work / data.name)
 
@@ -76,13 +91,11 @@ def write_config(data: Path, chunking: str, work: Path) -> Path:
     corpus = work / "corpus.jsonl"
     if not corpus.exists():
         with corpus.open("w", encoding="utf-8") as out:
-            for line in corpus_lines(data):
-                document = json.loads(line)
-                text = f"{document.get('title') or ''} {document['text']}".strip()
-                out.write(json.dumps({"_id": document["_id"], "text": text}, ensure_ascii=False) + "\n")
+            for id_, text in corpus_texts(data).items():
+                out.write(json.dumps({"_id": id_, "text": text}, ensure_ascii=False) + "\n")
     fields = {"embedded_sparse": ".splade-tiny", "embedded_dense": ".minilm-l6-v2"}
     semantic = {
-        name: {"type": "semantic_text", "inference_id": id_, "chunking_settings": CHUNKINGS[chunking]}
+        name: {"type": "semantic_text", "inference_id": id_, "chunking_settings": chunking_settings(chunking)}
         for name, id_ in fields.items()
     }
     config = {
@@ -97,19 +110,73 @@ def write_config(data: Path, chunking: str, work: Path) -> Path:
     return path
 
 
-def corpus_lines(data: Path) -> list[str]:
-    """The lines of a collection's corpus."""
+def chunking_settings(name: str) -> dict[str, object]:
+    """The chunking settings that a name on the command line stands for."""
+    if name in CHUNKINGS:
+        return CHUNKINGS[name]
+    words, overlap = map(int, name.split(":"))
+    return {"strategy": "sentence", "max_chunk_size": words, "sentence_overlap": overlap}
+
+
+def corpus_texts(data: Path) -> dict[str, str]:
+    """A collection's documents: id -> title and text joined by a blank."""
     plain = data / "corpus.jsonl"
-    if plain.exists():
-        return plain.read_text(encoding="utf-8").splitlines()
-    with gzip.open(data / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
-        return file.read().splitlines()
+    content = (
+        plain.read_bytes() if plain.exists() else gzip.decompress((data / "corpus.jsonl.gz").read_bytes())
+    )
+    documents = map(json.loads, content.decode("utf-8").splitlines())
+    return {
+        document["_id"]: f"{document.get('title') or ''} {document['text']}".strip() for document in documents
+    }
+
+
+def bm25_parameters(data: Path) -> dict[str, float]:
+    """nDCG@10 of BM25 by each of `BM25_PARAMETERS`, with exact document lengths (tantivy rounds them)."""
+    from scipy.sparse import csr_matrix
+
+    texts, queries, qrels = (
+        corpus_texts(data),
+        load_queries(data / "queries.jsonl"),
+        load_qrels(data / "qrels.tsv"),
+    )
+    judged = {query: text for query, text in queries.items() if query in qrels}
+    analyzer = text_analyzer(DEFAULT_ANALYZER)
+    numbers: dict[str, int] = {}
+
+    def counts(some: list[str]) -> csr_matrix:
+        """How often each text has each term."""
+        terms = [
+            [numbers.setdefault(t, len(numbers)) for t in analyzer.analyze(spaced(text))] for text in some
+        ]
+        indptr = np.cumsum([0, *map(len, terms)])
+        columns = [term for row in terms for term in row]
+        return csr_matrix((np.ones(len(columns)), columns, indptr), shape=(len(some), 1 << 20))
+
+    documents, asked = counts([*texts.values()]), counts([*judged.values()])
+    documents.sum_duplicates()
+    lengths = np.asarray(documents.sum(axis=1)).ravel()
+    frequencies = np.bincount(documents.indices, minlength=documents.shape[1])
+    idf = np.log(1 + (len(texts) - frequencies + 0.5) / (frequencies + 0.5))
+    rows = np.repeat(np.arange(len(texts)), np.diff(documents.indptr))
+    ids, result = [*texts], {}
+    for k1, b in BM25_PARAMETERS:
+        norms = k1 * (1 - b + b * lengths / lengths.mean())
+        weights = idf[documents.indices] * documents.data * (k1 + 1) / (documents.data + norms[rows])
+        scores = (
+            asked @ csr_matrix((weights, documents.indices, documents.indptr), shape=documents.shape).T
+        ).toarray()
+        tops = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+        found = [ndcg(qrels[query], [ids[d] for d in top]) for query, top in zip(judged, tops, strict=True)]
+        result[f"k1={k1} b={b}"] = round(float(np.mean(found)), 4)
+    return result
 
 
 def exact(table_path: str, index: SearchIndex, evaluation: Evaluation) -> dict[str, float]:
     """nDCG@10 of scores computed straight from the table's embeddings, and how the index's rankings compare."""
     table = DeltaTable(table_path).to_pyarrow_table(columns=["_id", "embedded_sparse", "embedded_dense"])
     ids = table["_id"].to_pylist()
+    place = {id_: number for number, id_ in enumerate(index.ids)}
+    order = np.array([place[id_] for id_ in ids])  # equal scores, as duplicates have, go by the index's order
     texts = list(evaluation.queries.values())
     dense = dense_scores(
         table, np.asarray(embed_queries(index.state, "embedded_dense", texts).values, np.float64)
@@ -117,12 +184,12 @@ def exact(table_path: str, index: SearchIndex, evaluation: Evaluation) -> dict[s
     sparse = sparse_scores(table, embed_queries(index.state, "embedded_sparse", texts))
     result = {}
     for name, scores in (("dense", dense), ("sparse", sparse)):
-        tops = [np.lexsort((np.arange(len(ids)), -row))[:10] for row in scores]
+        tops = [np.lexsort((order, -row))[:10] for row in scores]
         result[f"{name}_ndcg@10"] = round(
             float(
                 np.mean(
                     [
-                        ndcg(evaluation, q, [ids[d] for d in top])
+                        ndcg(evaluation.qrels[q], [ids[d] for d in top])
                         for q, top in zip(evaluation.queries, tops, strict=True)
                     ]
                 )
@@ -177,9 +244,8 @@ def sparse_scores(table, queries):
     return np.maximum.reduceat((asked @ documents.T).toarray(), np.cumsum(lengths) - lengths, axis=1)
 
 
-def ndcg(evaluation: Evaluation, query: str, ranked: list[str]) -> float:
+def ndcg(relevant: dict[str, int], ranked: list[str]) -> float:
     """nDCG@10 of one ranking."""
-    relevant = evaluation.qrels[query]
     gains = [relevant.get(id_, 0) / np.log2(rank + 2) for rank, id_ in enumerate(ranked[:10])]
     ideal = sorted(relevant.values(), reverse=True)[:10]
     return sum(gains) / max(sum(gain / np.log2(rank + 2) for rank, gain in enumerate(ideal)), 1e-12)

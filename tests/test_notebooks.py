@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on a small table."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,23 +13,21 @@ from pipeline.config import load_config
 from pipeline.run import run_pipeline
 
 ROOT = Path(__file__).parent.parent
-XQUAD = ROOT / "data" / "xquad"
+MEETINGS = ROOT / "data" / "qmsum"
+DOCUMENTS = 4
 
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run over 40 paragraphs with the hashing models, and the environment that names it."""
-    documents = (XQUAD / "corpus.jsonl").read_text().splitlines()[:40]
+    """A run over some meetings with the hashing models, and the environment that names it."""
+    documents = (MEETINGS / "corpus.jsonl").read_text().splitlines()[:DOCUMENTS]
     (tmp_path / "corpus.jsonl").write_text("\n".join(documents) + "\n")
     ids = {json.loads(document)["_id"] for document in documents}
-    header, *judgements = (XQUAD / "qrels.tsv").read_text().splitlines()
-    kept = [line for line in judgements if line.split("\t")[1] in ids]
-    (tmp_path / "qrels.tsv").write_text("\n".join([header, *kept]) + "\n")
-    spans = [
-        f"{query}\t{document}\t0\t100000" for query, document, _ in (line.split("\t") for line in kept[:20])
-    ]
-    (tmp_path / "spans.tsv").write_text("\n".join(["query-id\tcorpus-id\tstart\tend", *spans]) + "\n")
-    chunking = {"strategy": "sentence", "max_chunk_size": 60, "sentence_overlap": 1}
+    for name in ("qrels.tsv", "spans.tsv"):
+        header, *lines = (MEETINGS / name).read_text().splitlines()
+        kept = [line for line in lines if line.split("\t")[1] in ids]
+        (tmp_path / name).write_text("\n".join([header, *kept]) + "\n")
+    chunking = {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
     semantic = {
         name: {"type": "semantic_text", "inference_id": id_, "chunking_settings": chunking}
         for name, id_ in (("text_sparse", ".hashing-sparse"), ("text_dense", ".hashing-dense"))
@@ -41,10 +40,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setenv("CONFIG", str(path))
-    monkeypatch.setenv("QUERIES", str(XQUAD / "queries.jsonl"))
+    monkeypatch.setenv("QUERIES", str(MEETINGS / "queries.jsonl"))
     monkeypatch.setenv("QRELS", str(tmp_path / "qrels.tsv"))
     monkeypatch.setenv("SPANS", str(tmp_path / "spans.tsv"))
-    monkeypatch.setenv("SIZES", "20,60")
+    monkeypatch.setenv("SIZES", "60,250")
     monkeypatch.setenv("ENDPOINTS", ".hashing-dense,.hashing-sparse")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run_pipeline(load_config(str(path)), quiet=True)
@@ -61,10 +60,25 @@ def outputs(name: str) -> str:
 @pytest.mark.slow
 def test_evaluate_index(environment: Path) -> None:
     shown = outputs("evaluate_index.ipynb")
-    assert "40 documents, table version 0" in shown
+    assert f"{DOCUMENTS} documents, table version 0" in shown
     assert shown.count("image/png") == 2
     assert shown.count("image/svg+xml") == 2
-    assert "meets answer" not in shown or "max_chunk_size" in shown
+    measured = (environment.parent / "chunking.csv").read_text()
+    rows = list(csv.DictReader(measured.splitlines()))
+    assert len(rows) == 2 * 2 * 4  # sizes, overlaps, modes
+    small, large = ([row for row in rows if row["max_chunk_size"] == size] for size in ("60", "250"))
+    assert int(small[0]["chunks"]) > 2 * int(large[0]["chunks"])
+    for row in rows:
+        # A document that comes with the right chunk counts in both, one with another chunk only by document.
+        assert 0 < float(row["by answer"]) <= 1
+        assert 0 < float(row["answer share"]) <= 1
+        assert float(row["by document"]) > 0.5
+    by_mode = {
+        (row["max_chunk_size"], row["overlap"], row["mode"]): float(row["answer share"]) for row in rows
+    }
+    assert (
+        by_mode["60", "0", "bm25"] > by_mode["250", "0", "bm25"]
+    )  # small chunks hold less beside the answer
 
 
 @pytest.mark.slow
