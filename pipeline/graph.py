@@ -90,7 +90,9 @@ def embed_graph(
     shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
     for field in resolved.fields:
         handle = shared[field.embedding_fingerprint]
-        embed = EmbedDocuments(field.field.name, field.model, handle, config.runner.device, previous)
+        embed = EmbedDocuments(
+            field.field.name, field.model, handle, config.runner.device, previous, run.folder
+        )
         stage = beam.ParDo(embed)
         if config.runner.accelerator:
             stage = stage.with_resource_hints(accelerator=config.runner.accelerator)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -48,6 +48,7 @@ class RunReport:
         self._seconds: dict[str, float] = {}
         self._documents: dict[str, int] = {}
         self._work: Counter[str] = Counter()
+        self._retries: dict[str, int] = {}
         self._failures: Sequence[Failure] = ()
         self._failures_path: str | None = None
         self._result: dict[str, Any] = {}
@@ -115,6 +116,10 @@ class RunReport:
                 total = add_histograms(one.get(name, {}) for one in of_parts)
                 self._lengths.setdefault(name, {})[unit.replace("_lengths", "s")] = total
 
+    def retried(self, retries: Mapping[str, int]) -> None:
+        """Requests to services were tried again, by endpoint."""
+        self._retries = dict(sorted(retries.items()))
+
     def changed(self, added: int, changed: int, rewritten_parts: int) -> None:
         """It is known what the commit will change."""
         self._documents |= {"added": added, "changed": changed}
@@ -163,6 +168,8 @@ class RunReport:
             "table_version": None,
             "index_version": None,
             **self._result,
+            "retries": sum(self._retries.values()),
+            "retries_by_endpoint": self._retries,
             "failures_by_reason": dict(
                 Counter(f"{one.stage}: {one.error}" for one in self._failures).most_common()
             ),
@@ -261,6 +268,8 @@ def print_summary(summary: dict[str, Any], output: Literal["table", "json"]) -> 
     }
     for asked, used in summary["substitutions"].items():
         rows[f"{asked}"] = f"substituted by {used}"
+    if summary["retries"]:
+        rows["retries"] = f"{summary['retries']:,} requests were tried again {summary['retries_by_endpoint']}"
     for gate in summary.get("gates", []):
         verdict = "; ".join(gate["problems"]) or "passed"
         rows[f"gate {gate['measure']}"] = f"{gate['value']:.4f}, {verdict}"

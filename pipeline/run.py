@@ -29,6 +29,7 @@ from pipeline.table import commit, open_table
 from pipeline.table_log import read_log
 from transforms import files
 from transforms.records import Failure, PartFile
+from transforms.retries import read_retries
 from transforms.write_failures import read_records, write_failures
 
 
@@ -77,11 +78,14 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
     splits = write_work(planned)
     run = planned.run
     if splits:
-        with report.stage("embed", documents=len(planned.plan.work)):
-            execute(
-                planned.resolved.config,
-                lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
-            )
+        try:
+            with report.stage("embed", documents=len(planned.plan.work)):
+                execute(
+                    planned.resolved.config,
+                    lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
+                )
+        finally:
+            report.retried(read_retries(run.folder))
     parts = [PartFile(**record) for record in read_records(graph.parts_path(run))]
     failures = [Failure(**record) for record in read_records(graph.failures_path(run))]
     report.embedded(parts)

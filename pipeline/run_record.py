@@ -32,6 +32,7 @@ KEPT_KEYS = (
     "truncated",
     "tokens_per_second",
     "table_version",
+    "retries",
     "failures_by_reason",
     "gates",
     "error",

@@ -28,6 +28,7 @@ HELP = {
     "chunks": "Chunks of the last run: embedded, reused, truncated at the model's window, merged.",
     "tokens": "Tokens that the models saw in the last run.",
     "tokens_per_second": "Tokens a second while embedding.",
+    "retries": "Requests to services that were tried again in the last run, by endpoint.",
     "failures": "Documents that failed in the last run, by stage and error.",
     "gate_value": "Value of each quality gate's measure.",
     "gate_passed": "1 when the gate let the snapshot pass.",
@@ -57,6 +58,8 @@ def samples(record: Mapping[str, Any], ended: float) -> Iterator[Sample]:
         yield "chunks", {"kind": kind}, record[kind]
     yield "tokens", {}, record["tokens"]
     yield "tokens_per_second", {}, record["tokens_per_second"]
+    for endpoint, count in record.get("retries_by_endpoint", {}).items():
+        yield "retries", {"endpoint": endpoint}, count
     for reason, count in record["failures_by_reason"].items():
         stage, _, error = reason.partition(": ")
         yield "failures", {"stage": stage, "error": error}, count

@@ -23,6 +23,7 @@ from models.model import Model
 from transforms.merge import merge_chunks
 from transforms.previous import PreviousRows, ReusableChunks
 from transforms.records import Chunk, ChunkedDocument, EmbeddedField, Failure
+from transforms.retries import write_retries
 
 FLUSH_CHARACTERS = 256 * 1024
 """Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
@@ -141,11 +142,12 @@ class EmbedDocuments(beam.DoFn):
         shared: handle by which the stages and threads of one process share the loaded model.
         device: ``cpu``, ``cuda``, ``cuda:N``, or None for a CUDA device where there is one.
         previous: the rows of the table whose embeddings may be used again; None for none.
-        embedding_fingerprint: of this field; only rows with the same one are used again.
+        folder: the run's folder, where the retries of a service are left; None leaves none.
     """
 
     documents_embedded = Metrics.counter("embed", "documents_embedded")
     failures = Metrics.counter("embed", "failures")
+    retries = Metrics.counter("embed", "retries")
 
     def __init__(
         self,
@@ -154,12 +156,14 @@ class EmbedDocuments(beam.DoFn):
         shared: Shared,
         device: str | None,
         previous: PreviousRows | None,
+        folder: str | None = None,
     ) -> None:
         self.field = field
         self.model = model
         self.shared = shared
         self.device = device
         self.previous = previous
+        self.folder = folder
 
     def setup(self) -> None:
         """Load the model."""
@@ -196,11 +200,20 @@ class EmbedDocuments(beam.DoFn):
                 yield pvalue.TaggedOutput(output.tag, value)
             else:
                 yield WindowedValue(output, window.max_timestamp(), (window,))
+        self._leave_retries()
 
     def teardown(self) -> None:
         """Let go of the model; the last stage of the process that does so frees it."""
         self._executor.shutdown()
         del self._embedder
+
+    def _leave_retries(self) -> None:
+        """Say how often a service had to be asked again; stages that share a model share its count."""
+        take = getattr(self._embedder, "take_retries", None)
+        inference_id, retries = take() if take is not None else ("", 0)
+        self.retries.inc(retries)
+        if retries and self.folder is not None:
+            write_retries(self.folder, inference_id, retries)
 
     def _submit(self) -> Iterator[Any]:
         """Start on the collected documents and yield those of the batch before."""

@@ -52,6 +52,7 @@ class RemoteEmbedder:
         post: Callable[[Call, int], Any],
         limits: Limits,
         close: Callable[[], None],
+        retries: "RetryCount",
     ) -> None:
         """Put the parts together.
 
@@ -61,6 +62,7 @@ class RemoteEmbedder:
             post: sends a call and returns the JSON of an answer of at most so many bytes.
             limits: what a request may hold.
             close: closes the connections.
+            retries: counts the requests that were tried again.
         """
         self._name, self._protocol, self._post, self._limits, self._close = (
             name,
@@ -69,6 +71,7 @@ class RemoteEmbedder:
             limits,
             close,
         )
+        self._retries = retries
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"embed-{name}")
         self._vocabulary = Vocabulary()
 
@@ -93,6 +96,10 @@ class RemoteEmbedder:
         embeddings = self.embed([text], "ingest")
         assert isinstance(embeddings, DenseEmbeddings)
         return embeddings.values.shape[1] * (8 if self._limits.element_type == "bit" else 1)
+
+    def take_retries(self) -> tuple[str, int]:
+        """Return the endpoint's id and how many requests were tried again since this was asked last."""
+        return self._name, self._retries.take()
 
     def close(self) -> None:
         """See `models.embeddings.Embedder`."""
@@ -205,6 +212,26 @@ class RemoteEmbedder:
             raise InferenceError(
                 f"The embeddings that inference entity id [{self._name}] got are not {what}", status=502
             )
+
+
+class RetryCount:
+    """Counts requests that were tried again. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self._count += 1
+
+    def take(self) -> int:
+        """Return the count and start at 0 again."""
+        with self._lock:
+            count, self._count = self._count, 0
+        return count
 
 
 class Vocabulary:

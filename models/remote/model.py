@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.endpoint import Endpoint
 from models.errors import InferenceError
 from models.model import Model
-from models.remote.embedder import Limits, RemoteEmbedder
+from models.remote.embedder import Limits, RemoteEmbedder, RetryCount
 from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, Policy
 from models.remote.limits import rate_limit
 from models.remote.protocol import element_type
@@ -124,8 +124,9 @@ class RemoteModel:
             InferenceError: a secret is missing, or a setting cannot be used; nothing is called yet.
         """
         secrets = resolve(self.endpoint.secret_references, self.endpoint.folder)
+        retries = RetryCount()
         client = HttpClient(
-            self.endpoint.inference_id, secrets, self.policy, self._limiter(), _count_retry(self.endpoint)
+            self.endpoint.inference_id, secrets, self.policy, self._limiter(), self._on_retry(retries)
         )
         protocol = self._open_protocol(secrets, client)
         settings = self.endpoint.service_settings
@@ -136,7 +137,16 @@ class RemoteModel:
             element_type=self.element_type,
             sparse=self.endpoint.is_sparse,
         )
-        return RemoteEmbedder(self.endpoint.inference_id, protocol, client.post, limits, client.close)
+        return RemoteEmbedder(
+            self.endpoint.inference_id, protocol, client.post, limits, client.close, retries
+        )
+
+    def _on_retry(self, retries: RetryCount) -> Callable[[], None]:
+        def count() -> None:
+            retries.add()
+            _log.info("retrying a request of endpoint [%s]", self.endpoint.inference_id)
+
+        return count
 
     def _dimensions(self) -> int:
         """Length of the embeddings: as defined, or of one short text's, as Elasticsearch finds it on PUT."""
@@ -225,7 +235,3 @@ def _url_problem(name: str, value: Any) -> str | None:
     except ValueError:
         usable = False
     return None if usable else f"[{name}] is [{value}], which is not an http or https URL that can be called"
-
-
-def _count_retry(endpoint: Endpoint) -> Callable[[], None]:
-    return lambda: _log.info("retrying a request of endpoint [%s]", endpoint.inference_id)
