@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.endpoint import Endpoint, bad_request, check_inference_id, find_service, parse_endpoint
+from models.errors import InferenceError
 from models.model import Model
 from models.secrets import forget, split, store
 from models.services import EMBEDDING_TASKS, SERVICES
@@ -107,14 +108,29 @@ class Registry:
         return endpoint
 
     def list(self, task_type: str | None = None) -> Sequence[Endpoint]:
-        """Return all endpoints, sorted by id.
+        """Return all endpoints that can be used, sorted by id.
 
         Args:
             task_type: only those of this task; the list may be empty.
         """
-        ids = {*PRECONFIGURED, *(file.stem for file in self._files())}
-        found = [self.get(inference_id) for inference_id in sorted(ids)]
-        return [endpoint for endpoint in found if task_type in (None, endpoint.task_type)]
+        return self.list_all(task_type)[0]
+
+    def list_all(
+        self, task_type: str | None = None
+    ) -> tuple[Sequence[Endpoint], Mapping[Path, InferenceError]]:
+        """Return all endpoints sorted by id, and the files whose definition is wrong, with what is wrong.
+
+        Args:
+            task_type: only endpoints of this task; of a wrong definition it is not known.
+        """
+        found, wrong = [], {}
+        files = {file.stem: file for file in self._files()}
+        for inference_id in sorted({*PRECONFIGURED, *files}):
+            try:
+                found.append(self.get(inference_id))
+            except InferenceError as error:
+                wrong[files[inference_id]] = error
+        return [endpoint for endpoint in found if task_type in (None, endpoint.task_type)], wrong
 
     def put(
         self, inference_id: str, body: Any, task_type: str | None = None, *, dry_run: bool = False

@@ -20,7 +20,7 @@ _ALL = ("_all", "*")
 
 
 def list_endpoints(path: str, task_type: str | None = None, output: str = "table") -> None:
-    """Print every endpoint of a folder and the preconfigured ones.
+    """Print every endpoint of a folder and the preconfigured ones; exit with 1 when a definition is wrong.
 
     Args:
         path: folder of the definitions.
@@ -31,13 +31,27 @@ def list_endpoints(path: str, task_type: str | None = None, output: str = "table
 
 
 def _list(path: str, task_type: str | None, output: str) -> None:
-    endpoints = Registry(path).list(task_type)
+    endpoints, wrong = Registry(path).list_all(task_type)
     if output == "json":
-        return _print({"endpoints": [endpoint.to_json() for endpoint in endpoints]})
+        _print({"endpoints": [endpoint.to_json() for endpoint in endpoints]})
+    else:
+        _print_table(endpoints)
+    _report_wrong(wrong)
+
+
+def _print_table(endpoints: Sequence[Endpoint]) -> None:
     rows = [("INFERENCE ID", "TASK TYPE", "SERVICE", "MODEL"), *map(_row, endpoints)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _report_wrong(wrong: Mapping[Path, InferenceError]) -> None:
+    """Name the definitions that are wrong; the others have been shown."""
+    for file, error in wrong.items():
+        print(f"error: {file} defines no endpoint: {error.reason}", file=sys.stderr)
+    if wrong:
+        raise SystemExit(1)
 
 
 def _row(endpoint: Endpoint) -> tuple[str, str, str, str]:
@@ -54,14 +68,18 @@ def get_endpoint(target: str, path: str) -> None:
         target: an id, ``TASK/ID``, ``_all``, ``*`` or ``TASK/_all``.
         path: folder of the definitions.
     """
-    _guard(lambda: _print({"endpoints": [endpoint.to_json() for endpoint in _find(target, Registry(path))]}))
+    _guard(lambda: _get(target, Registry(path)))
 
 
-def _find(target: str, registry: Registry) -> Sequence[Endpoint]:
+def _get(target: str, registry: Registry) -> None:
     task_type, inference_id = _split(target)
+    wrong: Mapping[Path, InferenceError] = {}
     if inference_id in _ALL:
-        return registry.list(task_type)
-    return [registry.get(inference_id, task_type)]
+        endpoints, wrong = registry.list_all(task_type)
+    else:
+        endpoints = [registry.get(inference_id, task_type)]
+    _print({"endpoints": [endpoint.to_json() for endpoint in endpoints]})
+    _report_wrong(wrong)
 
 
 def put_endpoint(target: str, path: str, file: str | None = None, *, dry_run: bool = False) -> None:

@@ -197,6 +197,38 @@ def test_the_deprecated_service_warns(cli):
     assert "The [elser] service is deprecated" in err
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not a readable JSON file: Expecting property name"),
+        (b"\xff\xfe", "is not a readable JSON file: 'utf-8' codec"),
+        ("[]", "the body must be a JSON object, not list"),
+        ('{"service": "nobody"}', "Unknown service [nobody]"),
+        ('{"service": "hashing", "task_type": "text_embedding", "colour": 1}', "[colour]"),
+    ],
+)
+def test_a_broken_definition_hides_no_other(cli, content, reason):
+    cli("endpoints", "put", "text_embedding/good", stdin='{"service": "hashing"}')
+    broken = Path("eps", "broken.json")
+    broken.write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, shown, errors = cli("endpoints", "list")
+    assert code == 1
+    assert "good" in shown
+    assert ".minilm-l6-v2" in shown
+    assert f"error: {broken} defines no endpoint: " in errors
+    assert reason in errors
+    for arguments in (("list", "--format", "json"), ("get", "_all")):
+        code, listed, errors = cli("endpoints", *arguments)
+        assert code == 1
+        assert {"good", ".minilm-l6-v2"} < {one["inference_id"] for one in listed["endpoints"]}
+        assert reason in errors
+    assert cli("endpoints", "get", "good")[0] == 0
+    assert cli("infer", "good", "a text")[0] == 0
+    code, body, _ = cli("endpoints", "get", "broken")
+    assert (code, body["status"]) == (1, 400)
+    assert reason in body["error"]["reason"]
+
+
 def test_a_service_that_hangs_does_not_hang_the_command(cli):
     with scripted_service({"delay": 60}) as service:
         cli("endpoints", "put", "text_embedding/mine", stdin=remote(service.url))
