@@ -23,13 +23,13 @@ class Scan:
     """What a pass over the source found, in source order.
 
     Attributes:
-        ids: string array; null where a line is no document.
-        content_hashes: string array.
+        ids: large string array; null where a line is no document.
+        content_hashes: large string array.
         lines: line or row number in its file, from 1.
         splits: int32, the split of each line.
         deleted: bool, tombstones.
-        errors: string array, null for documents.
-        messages: string array.
+        errors: large string array, null for documents.
+        messages: large string array.
     """
 
     ids: pa.Array
@@ -161,9 +161,10 @@ def _adoptable_rows(
 
 def _last_of_each_id(scan: Scan, rows: Rows) -> tuple[Rows, int, int]:
     """Scan rows of the documents that count, in source order; how many there are; how many are replaced."""
-    table = pa.table({"id": scan.ids.take(pa.array(rows)), "row": rows})
-    groups = table.group_by("id", use_threads=False).aggregate([("row", "max")])
-    last = np.sort(groups.column("row_max").to_numpy())
+    ids = scan.ids.take(pa.array(rows)).dictionary_encode()
+    last = np.zeros(len(ids.dictionary), np.int64)
+    last[ids.indices.to_numpy()] = rows  # of several rows with one id the last one stays
+    last.sort()
     return last, len(last), len(rows) - len(last)
 
 
@@ -174,7 +175,7 @@ def _index_in(values: pa.Array, among: pa.Array) -> Rows:
 
 
 def _is_in(values: pa.Array, among: Sequence[str] | pa.Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.is_in(values, value_set=pa.array(among, pa.string())), bool)
+    return np.asarray(pc.is_in(values, value_set=pa.array(among, values.type)), bool)
 
 
 def _same(state: TableState, fingerprint: str, hashes: pa.Array, place: Rows) -> npt.NDArray[np.bool_]:
@@ -182,8 +183,12 @@ def _same(state: TableState, fingerprint: str, hashes: pa.Array, place: Rows) ->
     if not len(state) or not len(hashes):
         return np.zeros(len(state), bool)
     same_content = pc.equal(state.content_hashes, hashes.take(pa.array(np.maximum(place, 0))))
-    same_fingerprint = pc.equal(state.fingerprints.cast(pa.string()), fingerprint)
-    return np.asarray(pc.and_(same_content, same_fingerprint), bool)
+    return np.asarray(same_content, bool) & _has_fingerprint(state, [fingerprint])
+
+
+def _has_fingerprint(state: TableState, among: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether each row has one of some fingerprints; looks at the few different ones, not at every row's text."""
+    return _is_in(state.fingerprints.dictionary, among)[state.fingerprints.indices.to_numpy()]
 
 
 @dataclass(frozen=True)
@@ -203,9 +208,9 @@ class PartChanges:
 
 def stale_rows(state: TableState, dropped: Rows, embedding_fingerprints: Mapping[str, str]) -> Rows:
     """Rows that stay in the table though a field's embedding in them comes from another model than the run's."""
-    unique = pc.unique(state.fingerprints.cast(pa.string())).to_pylist()
+    unique = state.fingerprints.dictionary.to_pylist()
     stale = [one for one in unique if has_stale_embedding(one, embedding_fingerprints)]
-    is_stale = np.asarray(pc.is_in(state.fingerprints.cast(pa.string()), pa.array(stale, pa.string())), bool)
+    is_stale = _has_fingerprint(state, stale)
     is_stale[dropped] = False
     return np.flatnonzero(is_stale)
 

@@ -23,6 +23,15 @@ from transforms.write_table import METADATA_KEY
 
 STATE_COLUMNS = ["_id", "content_hash", "fingerprint"]
 
+# Large strings, since plain ones end at 2 GiB: 67 million content hashes.
+_STATE_SCHEMA = pa.schema(
+    zip(
+        STATE_COLUMNS,
+        [pa.large_string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())],
+        strict=True,
+    )
+)
+
 
 @dataclass(frozen=True)
 class TableState:
@@ -30,8 +39,8 @@ class TableState:
 
     Attributes:
         parts: the part files, relative to the table.
-        ids: string array, ``_id`` of each row.
-        content_hashes: string array.
+        ids: large string array, ``_id`` of each row.
+        content_hashes: large string array.
         fingerprints: string array, dictionary-encoded.
         part: int32 array, position in `parts`.
         row: int64 array, row number in that part.
@@ -53,17 +62,11 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
     tables = []
     for part in parts:
         with files.open_read(files.join(table_path, part)) as handle:
-            tables.append(pq.read_table(handle, columns=STATE_COLUMNS, read_dictionary=["fingerprint"]))
+            table = pq.read_table(handle, columns=STATE_COLUMNS, read_dictionary=["fingerprint"])
+            tables.append(table.cast(_STATE_SCHEMA))
     lengths = [table.num_rows for table in tables]
-    joined = (
-        pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).unify_dictionaries()
-        if tables
-        else None
-    )
-    empty = pa.array([], pa.string())
-    ids, hashes, fingerprints = (
-        joined.column(name).combine_chunks() if joined else empty for name in STATE_COLUMNS
-    )
+    joined = pa.concat_tables([_STATE_SCHEMA.empty_table(), *tables]).unify_dictionaries()
+    ids, hashes, fingerprints = (joined.column(name).combine_chunks() for name in STATE_COLUMNS)
     part_of_row = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     row = np.concatenate([np.arange(length) for length in lengths]) if lengths else np.zeros(0)
     return TableState(list(parts), ids, hashes, fingerprints, part_of_row, row.astype(np.int64))

@@ -17,13 +17,13 @@ def make_scan(lines) -> Scan:
     """A scan of (id, hash, deleted) triples; an id of None is an unreadable line."""
     count = len(lines)
     return Scan(
-        ids=pa.array([line[0] for line in lines], pa.string()),
-        content_hashes=pa.array([line[1] for line in lines], pa.string()),
+        ids=pa.array([line[0] for line in lines], pa.large_string()),
+        content_hashes=pa.array([line[1] for line in lines], pa.large_string()),
         lines=np.arange(count, dtype=np.int64) + 1,
         splits=np.zeros(count, np.int32),
         deleted=np.array([line[2] for line in lines], bool),
-        errors=pa.array([None if line[0] else "BadDocumentError" for line in lines], pa.string()),
-        messages=pa.array([None if line[0] else "bad" for line in lines], pa.string()),
+        errors=pa.array([None if line[0] else "BadDocumentError" for line in lines], pa.large_string()),
+        messages=pa.array([None if line[0] else "bad" for line in lines], pa.large_string()),
     )
 
 
@@ -32,8 +32,8 @@ def make_state(rows, rows_in_part=2) -> TableState:
     place = np.arange(len(rows))
     return TableState(
         parts=[f"part-{number}" for number in range(-(-len(rows) // rows_in_part))],
-        ids=pa.array([row[0] for row in rows], pa.string()),
-        content_hashes=pa.array([row[1] for row in rows], pa.string()),
+        ids=pa.array([row[0] for row in rows], pa.large_string()),
+        content_hashes=pa.array([row[1] for row in rows], pa.large_string()),
         fingerprints=pa.array([row[2] for row in rows], pa.string()).dictionary_encode(),
         part=(place // rows_in_part).astype(np.int32),
         row=(place % rows_in_part).astype(np.int64),

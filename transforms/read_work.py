@@ -17,7 +17,7 @@ from transforms.values import plain_value
 WORK_SCHEMA = pa.schema(
     [
         pa.field("line", pa.int64()),
-        pa.field("content_hash", pa.string()),
+        pa.field("content_hash", pa.large_string()),
         pa.field("previous_part", pa.dictionary(pa.int32(), pa.string())),
         pa.field("previous_row", pa.int64()),
     ]

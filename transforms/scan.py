@@ -15,15 +15,18 @@ from transforms.records import Document, Failure
 
 SCAN_SCHEMA = pa.schema(
     [
-        pa.field("id", pa.string()),
-        pa.field("content_hash", pa.string()),
+        pa.field("id", pa.large_string()),
+        pa.field("content_hash", pa.large_string()),
         pa.field("line", pa.int64()),
         pa.field("deleted", pa.bool_(), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("message", pa.string()),
+        pa.field("error", pa.large_string()),
+        pa.field("message", pa.large_string()),
     ]
 )
-"""One row for each document or unreadable line; `line` counts from 0 within the split."""
+"""One row for each document or unreadable line; `line` counts from 0 within the split.
+
+Strings are large ones: the launcher puts the scans of all splits together, and plain ones end at 2 GiB.
+"""
 
 
 def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) -> pa.Table:
