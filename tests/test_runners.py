@@ -1,6 +1,8 @@
 """Runner name to runner and options, the checks before a run, and a Dataflow job submitted to a stub."""
 
 import json
+import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -245,6 +247,80 @@ def test_dataflow_gets_our_code_and_no_path_of_this_machine(dataflow: StubbedDat
     sent = dataflow.staged["pipeline.pb"] + str(dataflow.jobs[0].proto.steps).encode()
     for path in (Path.cwd(), Path.home(), Path(build_worker_package()).parent, Path(sys.prefix)):
         assert f"{path}/".encode() not in sent
+
+
+FLEX = Path(__file__).parent.parent / "deploy" / "dataflow"
+
+
+def flex_spec() -> dict[str, Any]:
+    return json.loads((FLEX / "flex-template.json").read_text())
+
+
+def test_the_flex_template_is_a_container_spec_with_the_launchers_parameters() -> None:
+    """Every field is one that the service knows, and the launcher image has what the spec counts on."""
+    from google.cloud import dataflow_v1beta3
+    from google.protobuf import json_format
+
+    spec = dataflow_v1beta3.ContainerSpec()._pb
+    json_format.ParseDict(flex_spec(), spec)
+    assert spec.sdk_info.language == dataflow_v1beta3.SDKInfo.Language.PYTHON
+    assert spec.image == spec.default_environment.sdk_container_image
+    assert spec.default_environment.max_workers == 1
+    parameter = spec.metadata.parameters[0]
+    shown = subprocess.run(
+        [sys.executable, str(FLEX / "flex_template.py"), "--help"], capture_output=True, text=True
+    ).stdout
+    taken = set(re.findall(r"--(\w+)", shown.partition("options:")[2])) - {"help"}
+    assert {one.name for one in spec.metadata.parameters} == taken == {"config"}
+    assert not parameter.is_optional
+    assert re.fullmatch(parameter.regexes[0], "gs://acme/configs/run.yaml")
+    assert not re.fullmatch(parameter.regexes[0], "run.yaml")
+    image = (FLEX.parent.parent / "Dockerfile").read_text().partition(" AS launcher\n")[2]
+    assert "/opt/google/dataflow/python_template_launcher" in image
+    assert "COPY deploy/dataflow/flex_template.py /template/flex_template.py" in image
+    assert "FLEX_TEMPLATE_PYTHON_PY_FILE=/template/flex_template.py" in image
+
+
+def test_the_flex_template_writes_its_job_down_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Google's launcher calls it: nothing is submitted, the job object is at `template_location`."""
+    stub = StubbedDataflow(monkeypatch)
+    options = {
+        "runner": "DataflowRunner",
+        "project": "acme",
+        "region": "europe-west4",
+        "temp_location": "gs://acme-temp/tmp",
+        "staging_location": "gs://acme-temp/staging",
+        "template_location": "gs://acme-temp/staging/template_launches/1/job_object",
+        "sdk_container_image": IMAGE,
+        "max_num_workers": 1,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    monkeypatch.setattr(sys, "argv", ["flex_template.py", "--config=gs://acme/run.yaml", *arguments])
+    runpy.run_path(str(FLEX / "flex_template.py"), run_name="__main__")
+    assert stub.jobs == []
+    (pool,) = json.loads(stub.staged["job_object"])["environment"]["workerPools"]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+    assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
+    assert str(FLEX).encode() not in stub.staged["pipeline.pb"]
+
+
+@pytest.mark.slow
+def test_the_flex_templates_job_is_a_whole_run(tmp_path: Path) -> None:
+    """Its graph on the local runner publishes a table; a run that fails is a job that fails, with its last words."""
+    small = SmallRun(tmp_path)
+    del small.config["index"]
+    small.write([document(number) for number in range(3)])
+    small.config_path.write_text(json.dumps(small.config))
+    command = [sys.executable, str(FLEX / "flex_template.py"), "--runner=FnApiRunner"]
+    done = subprocess.run(
+        [*command, f"--config={small.config_path}"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(small.rows()) == 3
+    job = runpy.run_path(str(FLEX / "flex_template.py"))["RunJob"]()
+    small.config_path.write_text("source: 1")
+    with pytest.raises(RuntimeError, match="exit code 2: - failures: is required"):
+        job.process(str(small.config_path))
 
 
 def test_the_worker_package_installs_and_loads_without_pipeline(tmp_path: Path) -> None:
