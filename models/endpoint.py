@@ -12,6 +12,7 @@ from models.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, Service
 from models.setting_checks import check_deployment, check_one_of, check_settings
 
 ELSER_MODELS = (".elser_model_1", ".elser_model_2", ".elser_model_2_linux-x86_64")
+RERANK_MODELS = (".rerank-v1", ".rerank-v1_linux-x86_64")
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9_\-.]*[a-z0-9])?")
 _TOP_LEVEL = (
     "inference_id",
@@ -116,6 +117,7 @@ def parse_endpoint(
     problems += check_one_of(settings, service)
     if service.protocol == "local" and not settings.get("url"):
         problems += check_deployment(name, settings, body.get("service_settings"))
+        problems += _check_embeds(settings)
     problems += _check_custom(task, settings) if name == "custom" else []
     unknown = _unknown_keys(inference_id, body, service, name)
     model_missing = _misses_model(name, settings)
@@ -188,6 +190,14 @@ def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path
     if task not in service.tasks:
         bad_request(f"The [{name}] service does not support task type [{task}]")
     return str(task)
+
+
+def _check_embeds(settings: Mapping[str, Any]) -> list[str]:
+    """Refuse Elastic's model that ranks and makes no embeddings."""
+    model_id = settings.get("model_id") or settings.get("deployment_id")
+    if model_id not in RERANK_MODELS:
+        return []
+    return [f"[{model_id}] is a rerank model; only endpoints of models that embed can be defined here"]
 
 
 def _check_custom(task: str, settings: dict[str, Any]) -> list[str]:

@@ -131,6 +131,14 @@ def test_a_model_is_required():
     assert failure.value.type == "illegal_argument_exception"
 
 
+@pytest.mark.parametrize("setting", ["model_id", "deployment_id"])
+def test_a_model_that_ranks_is_refused_by_name(setting):
+    settings = {setting: ".rerank-v1", "num_allocations": 1, "num_threads": 1}
+    assert problems(settings, task="text_embedding") == [
+        "[.rerank-v1] is a rerank model; only endpoints of models that embed can be defined here"
+    ]
+
+
 @pytest.mark.parametrize(("threads", "good"), [(1, 1), (2, 1), (32, 1), (3, 0), (64, 0), (33, 0)])
 def test_threads_are_a_power_of_two_up_to_32(threads, good):
     if good:
