@@ -32,16 +32,6 @@ from pipeline.search_index import SearchIndex
 from transforms.index_files import Ints
 from transforms.utf16 import Utf16Text
 
-__all__ = [
-    "EvaluationResult",
-    "Frame",
-    "LoadedTable",
-    "OpenIndex",
-    "evaluate",
-    "load_table",
-    "open_index",
-]
-
 
 @dataclass(frozen=True)
 class Frame:

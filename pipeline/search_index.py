@@ -69,7 +69,9 @@ class OpenUnit:
 
     def rows_of(self, document: int) -> slice:
         """The rows of a document's chunks."""
-        first, last = np.searchsorted(self.documents, [document, document + 1])
+        # Numbers of another type would make numpy copy the whole array to theirs.
+        bounds = np.array([document, document + 1], self.documents.dtype)
+        first, last = np.searchsorted(self.documents, bounds)
         return slice(int(first), int(last))
 
     def row_of(self, chunk: int) -> int:

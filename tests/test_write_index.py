@@ -3,11 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -213,27 +208,6 @@ def test_chunk_texts_are_slices_by_utf16_offsets(table: IndexTable, index: str) 
     assert chunk.text == "日本語の文章 𝒳."
 
 
-def test_a_killed_update_leaves_the_old_index(table: IndexTable, index: str, tmp_path: Path) -> None:
-    update_index(table.path, index)
-    before = shown(index)
-    table.put(document(3, "zebra"), delete=("d1",))
-    script = (
-        "import os, sys\n"
-        "import transforms.write_index as w\n"
-        "w.join_tantivy = lambda *a, **k: os.kill(os.getpid(), 9)\n"
-        "w.update_index(sys.argv[1], sys.argv[2])\n"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, table.path, index], check=False, capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert shown(index) == before
-    report = update_index(table.path, index)
-    assert (report.rebuilt, report.added, report.deleted) == ("", 1, 2)
-    assert search(index, "zebra", mode="bm25")[0].id == "d3"
-    assert not [path.name for path in Path(index).iterdir() if path.name.startswith("build-")]
-
-
 def test_a_search_goes_on_while_the_index_is_updated(table: IndexTable, index: str) -> None:
     update_index(table.path, index)
     opened = SearchIndex(index)
@@ -244,36 +218,6 @@ def test_a_search_goes_on_while_the_index_is_updated(table: IndexTable, index: s
         (hit.id, hit.chunk.text) for hit in search(opened, "otter unique7", mode="hybrid", k=30)
     ] == before
     assert "d8" not in {hit.id for hit in search(index, "otter unique7", mode="hybrid", k=30)}
-
-
-def test_readers_always_see_one_whole_version(table: IndexTable, index: str) -> None:
-    """Two readers open and search without pause while versions come; each answer is one version's."""
-    update_index(table.path, index)
-    stop, problems, seen = threading.Event(), [], set()
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                hits = search(index, "marker", mode="bm25", k=50)
-                versions = {hit.chunk.text for hit in hits}
-                seen.update(versions)
-                if len(versions) > 1:
-                    problems.append(versions)
-            except Exception as error:
-                problems.append(error)
-
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    for version in range(8):
-        table.put(*[document(number, f"marker of version {version}") for number in range(5)])
-        update_index(table.path, index, rebuild=version % 3 == 2)
-        time.sleep(0.05)
-    stop.set()
-    for reader in readers:
-        reader.join()
-    assert problems == []
-    assert len(seen) >= 3
 
 
 def test_two_updates_at_once_are_refused(table: IndexTable, index: str) -> None:
