@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ModelLoadError, ValidationError
-from models.weights import read_json
+from models.weights import PACKAGE_PREFIX, read_json
 
 POOLINGS = ("mean", "cls", "last", "max")
 ACTIVATIONS = ("log1p_relu", "log1p_log1p_relu")
@@ -91,8 +91,22 @@ def catalog() -> dict[str, dict[str, Any]]:
 
 
 def catalog_id(model_id: str) -> str:
-    """Name a model as the catalogue does: no leading dot, no platform suffix."""
-    return model_id.removeprefix(".").removesuffix("_linux-x86_64")
+    """Name a model as the catalogue does: no leading dot, no platform suffix, its own name for a hub id that it lists.
+
+    A hub id may be spelt as Eland uploads it: ``owner__name``.
+    """
+    name = model_id.removeprefix(".").removesuffix("_linux-x86_64")
+    return _hub_ids().get(name.lower().replace("__", "/"), name)
+
+
+@lru_cache(maxsize=1)
+def _hub_ids() -> dict[str, str]:
+    """Hub id in lower case -> the catalogue's name."""
+    return {
+        entry["location"].lower(): name
+        for name, entry in catalog().items()
+        if entry["location"] and not entry["location"].startswith(PACKAGE_PREFIX)
+    }
 
 
 def resolve(model_id: str, models: Mapping[str, Any]) -> Checkpoint:

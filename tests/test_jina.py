@@ -214,6 +214,18 @@ def test_a_wrapped_base_has_nothing_merged(tmp_path: Path) -> None:
     assert "is of type [jina_embeddings_v5], whose weights have no adapter in them" in model.problems()[0]
 
 
+def test_adapters_of_a_model_that_knows_none_are_not_passed_over(tmp_path: Path) -> None:
+    folder = make_encoder("qwen3", tmp_path / "model")
+    assert local_model(endpoint("text_embedding", folder)).problems() == []
+    wrap(tmp_path / "wrapped", folder)
+    (problem,) = local_model(endpoint("text_embedding", tmp_path / "wrapped")).problems()
+    add_adapter(folder / "adapters" / "retrieval", {"layers.0.mlp.up_proj": (96, 64)}, 0)
+    (other,) = local_model(endpoint("text_embedding", folder)).problems()
+    for found in (problem, other):
+        assert "embeds with task adapters" in found
+        assert "[jina-embeddings-v3]" in found
+
+
 def test_an_adapter_that_is_missing_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     folder = make_encoder("jina_embeddings_v3", tmp_path / "model")
     add_adapter(folder / "retrieval_passage", {"layers.0.self_attn.q_proj": (64, 64)}, 0)

@@ -101,6 +101,19 @@ def test_the_deprecated_service_names_its_own_model() -> None:
         local_model(nameless)
 
 
+@pytest.mark.parametrize(
+    "model_id",
+    ["intfloat/multilingual-e5-small", "intfloat__multilingual-e5-small", ".multilingual-e5-small"],
+)
+def test_a_hub_id_of_the_catalogue_brings_its_recipe(model_id: str, tmp_path: Path) -> None:
+    checkpoint = resolve(model_id, {})
+    assert checkpoint.model_id == "multilingual-e5-small"
+    assert checkpoint.recipe.prefixes is not None
+    assert checkpoint.recipe.prefixes["search"] == "query: "
+    stand_in = resolve("elser_model_2", {"elser_model_2": "intfloat/multilingual-e5-small"})
+    assert (stand_in.model_id, stand_in.substituted_for) == ("multilingual-e5-small", "elser_model_2")
+
+
 def test_eland_uploads_are_folders_or_hub_ids(tmp_path: Path) -> None:
     folder = make_encoder("bert", tmp_path / "mine")
     add_pooling(folder, "cls", window=32)
@@ -146,7 +159,7 @@ def test_matryoshka_lengths_are_kept_to(tmp_path: Path) -> None:
     folder = make_encoder("qwen3", tmp_path / "model")
     models = {"jina-embeddings-v5-text-small": str(folder)}
     model = local_model(endpoint("text_embedding", "jina-embeddings-v5-text-small", dimensions=100), models)
-    assert "can only be cut to one of [32, 64, 128" in model.problems()[0]
+    assert "can only be cut to one of [32, 64, 128" in model.problems()[-1]
 
 
 @pytest.mark.parametrize(

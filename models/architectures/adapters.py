@@ -40,6 +40,12 @@ def adapter_problems(
     there = _adapters(folder)
     if merged is not None:
         return _merged_problems(folder, model_id, adapters, merged, sorted(there))
+    if not adapters and (there or _wraps_a_base(folder)):
+        return [
+            f"The checkpoint in [{folder}] embeds with task adapters, and [{model_id}] says nothing of them: let the"
+            " endpoint's [model_id] be a model of the catalogue, for example [jina-embeddings-v3], and name this"
+            " folder as its location in the run config's [models] section"
+        ]
     if wanted and not there:
         return [
             f"The checkpoint in [{folder}] has no adapters, and [{model_id}] embeds with"
@@ -61,7 +67,7 @@ def _merged_problems(
         return [
             f"{setting}, but [{folder}] has adapters to add to its weights, {there}: leave the setting out"
         ]
-    if read_json(folder, "config.json").get("model_type") == "jina_embeddings_v5":
+    if _wraps_a_base(folder):
         return [
             f"{setting}, but [{folder}] is of type [jina_embeddings_v5], whose weights have no adapter in them: copy"
             " its adapter folders there too"
@@ -141,6 +147,11 @@ def _add(model: Any, module: str, update: "torch.Tensor") -> None:
 
 def _adapters(folder: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob("**/adapter_config.json"))}
+
+
+def _wraps_a_base(folder: Path) -> bool:
+    """Whether the weights are a bare base, of no use without an adapter."""
+    return read_json(folder, "config.json").get("model_type") == "jina_embeddings_v5"
 
 
 def _find(there: Mapping[str, Path], name: str) -> Path | None:
