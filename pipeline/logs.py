@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
-from typing import Literal
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
 
 from pipeline.errors import is_explained, original_error
 
@@ -22,14 +24,37 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
     handler.addFilter(_is_worth_showing)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
+    if threading.excepthook is not _thread_failed:
+        _previous_hooks.append(threading.excepthook)
+        threading.excepthook = _thread_failed
+
+
+_previous_hooks: list[Callable[[threading.ExceptHookArgs], Any]] = []
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Pass on what ended a thread, unless it is a worker's channel that an engine closes at the end of a job."""
+    if not _is_closed_channel(failure.exc_value):
+        _previous_hooks[-1](failure)
+
+
+def _is_closed_channel(error: BaseException | None) -> bool:
+    """Whether an error is a gRPC call that the engine ended because its job was over."""
+    details = getattr(error, "details", None)
+    return callable(details) and details() == "Runner closed connection"
+
+
+# Beam's warnings of absent cloud packages, and of what the local runner's worker processes do without.
+_NOT_WORTH_SHOWING = ("apitools not found", "direct_running_mode", "No semi_persistent_directory found")
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:
-    """Leave out Beam's warning of absent cloud packages, and its traceback of errors that we explain in a sentence."""
+    """Leave out Beam's traceback of errors that we explain in a sentence, and what says nothing about the run."""
     error = record.exc_info[1] if record.exc_info else None
-    if record.name.startswith("apache_beam") and error is not None and is_explained(original_error(error)):
-        return False
-    return "apitools not found" not in record.getMessage()
+    if record.name.startswith("apache_beam") and error is not None:
+        return not (is_explained(original_error(error)) or _is_closed_channel(error))
+    message = record.getMessage()
+    return not any(text in message for text in _NOT_WORTH_SHOWING)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -29,6 +29,9 @@ from transforms.read_work import WORK_SCHEMA, work_path
 from transforms.records import Failure
 from transforms.scan import SCAN_SCHEMA, scan_path
 
+SMALL_SOURCE = 256 * 1024 * 1024
+"""A source of fewer bytes is scanned in some ten seconds; worker processes take as long to start."""
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -75,7 +78,11 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     run = RunContext(run_id, started, folder, folder if files.is_local(folder) else None)
     report.begin(run)
     with report.stage("scan"):
-        execute(config, lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits))
+        execute(
+            config,
+            lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits),
+            small=sum(split.end - split.start for split in splits) < SMALL_SOURCE,
+        )
         splits, scan = read_scans(splits, folder)
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []

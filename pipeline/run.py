@@ -32,6 +32,9 @@ from transforms.records import Failure, PartFile
 from transforms.retries import read_retries
 from transforms.write_failures import read_records, write_failures
 
+SMALL_REWRITE = 20
+"""So few parts are copied before worker processes would have started."""
+
 
 def run_pipeline(
     config: RunConfig, *, allow_mass_delete: bool = False, lock: bool = False, quiet: bool = False
@@ -83,6 +86,7 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
                 execute(
                     planned.resolved.config,
                     lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
+                    small=len(splits) == 1,
                 )
         finally:
             report.retried(read_retries(run.folder))
@@ -138,6 +142,7 @@ def collect_changes(
             execute(
                 planned.resolved.config,
                 lambda pipeline: graph.rewrite_graph(pipeline, planned.resolved, planned.run, rewrites),
+                small=len(rewrites) <= SMALL_REWRITE,
             )
     rewritten = [PartFile(**record) for record in read_records(graph.rewritten_path(planned.run))]
     adopted = [_existing_part(planned, part) for part in adopted_changes.kept]

@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOpt
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.job_server import JobServer
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from models.workers import CORES_VARIABLE, usable_cores
 from pipeline.config import RunConfig, RunnerConfig
@@ -30,15 +33,21 @@ def _experiments(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name == "experiments"}
 
 
-def execute(config: RunConfig, build: Callable[[beam.Pipeline], None]) -> None:
+def execute(config: RunConfig, build: Callable[[beam.Pipeline], None], *, small: bool = False) -> None:
     """Build a graph and run it to its end.
+
+    Args:
+        config: the run config.
+        build: adds the graph to a pipeline.
+        small: whether the local runner does it in this process, since to start others takes longer than the work.
 
     Raises:
         PipelineError: the runner failed or gave up.
         OSError: a file could not be read or written.
         KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
     """
-    pipeline = beam.Pipeline(runner=create_runner(config.runner), options=pipeline_options(config.runner))
+    runner = config.runner.model_copy(update={"workers": 1}) if small else config.runner
+    pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
     build(pipeline)
     try:
         state = _wait(pipeline.run())
@@ -73,9 +82,15 @@ def create_runner(config: RunnerConfig) -> Any:
 @functools.cache
 def _runner(name: str, workers: int) -> Any:
     if name == "local" and workers > 1:
-        # The worker processes inherit it: each takes its share of the cores instead of all of them.
-        os.environ.setdefault(CORES_VARIABLE, str(max(1, usable_cores() // workers)))
+        return FnApiRunner(SubprocessSDKEnvironment.from_command_string(_worker_command(workers)))
     return _RUNNERS[name]()
+
+
+def _worker_command(workers: int) -> str:
+    """Shell command of a local worker process; it takes its share of the cores instead of all of them."""
+    cores = os.environ.get(CORES_VARIABLE) or str(max(1, usable_cores() // workers))
+    share = shlex.quote(f"{CORES_VARIABLE}={cores}")
+    return f"exec env {share} {shlex.quote(sys.executable)} -m transforms.local_worker"
 
 
 class SharedJobServerFlinkRunner(FlinkRunner):
@@ -95,12 +110,7 @@ class SharedJobServerFlinkRunner(FlinkRunner):
 
 
 def _local(config: RunnerConfig) -> dict[str, Any]:
-    mode = "in_memory" if config.workers == 1 else "multi_processing"
-    return {
-        "direct_num_workers": config.workers,
-        "direct_running_mode": mode,
-        "default_sdk_harness_log_level": "WARNING",
-    }
+    return {"direct_num_workers": config.workers, "default_sdk_harness_log_level": "WARNING"}
 
 
 def _flink(config: RunnerConfig) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runner name to runner and options, the checks before a run, and a Dataflow job submitted to a stub."""
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -64,12 +65,15 @@ def problems(runner: dict[str, Any], bucket: str = "gs://acme") -> list[str]:
     return raised.value.problems
 
 
-def test_local_is_beams_own_runner_and_several_workers_are_processes() -> None:
+def test_local_is_beams_own_runner_and_several_workers_are_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CORES_VARIABLE, raising=False)
+    monkeypatch.setattr("pipeline.runners.usable_cores", lambda: 12)
     assert isinstance(create_runner(RunnerConfig()), FnApiRunner)
-    one = pipeline_options(RunnerConfig()).view_as(DirectOptions)
-    assert (one.direct_running_mode, one.direct_num_workers) == ("in_memory", 1)
-    two = pipeline_options(RunnerConfig(workers=2)).view_as(DirectOptions)
-    assert (two.direct_running_mode, two.direct_num_workers) == ("multi_processing", 2)
+    several = create_runner(RunnerConfig(workers=3))
+    command = several._default_environment.command_string
+    assert command == f"exec env {CORES_VARIABLE}=4 {sys.executable} -m transforms.local_worker"
+    assert pipeline_options(RunnerConfig(workers=3)).view_as(DirectOptions).direct_num_workers == 3
+    assert CORES_VARIABLE not in os.environ
 
 
 def test_worker_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
