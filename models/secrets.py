@@ -19,6 +19,7 @@ from models.services import Setting
 FOLDER = ".secrets"
 _REFERENCE = re.compile(r"(env|file):(.+)", re.DOTALL)
 _CREDENTIAL_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
+_CREDENTIAL_VALUE = re.compile(r"\s*(bearer|basic|apikey|token)\s+", re.IGNORECASE)
 
 
 class Secrets(Mapping[str, str]):
@@ -44,7 +45,11 @@ class Secrets(Mapping[str, str]):
 
     def redact(self, text: str) -> str:
         """Return `text` with every secret, also as JSON or a URL would write it, replaced."""
-        for value in sorted(self._values.values(), key=len, reverse=True):
+        # A service may quote the credential of a header without the scheme before it.
+        values = {
+            part for value in self._values.values() for part in (value, _CREDENTIAL_VALUE.sub("", value, 1))
+        }
+        for value in sorted(values, key=len, reverse=True):
             forms = {value, value.strip(), json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)}
             for form in sorted(forms - {""}, key=len, reverse=True):
                 text = text.replace(form, "[redacted]")
@@ -84,7 +89,13 @@ def secret_paths(settings: Mapping[str, Any], known: Mapping[str, Setting]) -> d
 
 def _carries_secret(header: str, value: str) -> bool:
     """A header with credentials, unless it is a template whose parts are secrets on their own."""
-    return "${" not in value and (is_reference(value) or _CREDENTIAL_HEADER.search(header) is not None)
+    if "${" in value:
+        return False
+    return (
+        is_reference(value)
+        or _CREDENTIAL_HEADER.search(header) is not None
+        or _CREDENTIAL_VALUE.match(value) is not None
+    )
 
 
 def split(

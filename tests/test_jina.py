@@ -247,6 +247,7 @@ def test_an_adapter_that_is_missing_is_named_with_those_that_are_there(tmp_path:
             r"changes \[layers.7.mlp.up_proj\], which the model does not",
         ),
         ({"layers.0.mlp.up_proj": (64, 96)}, {}, r"has shape \[64, 96\], and its weights \[96, 64\]"),
+        ({}, {"r": None}, r"has no rank: \[r\] in its adapter_config.json is \[None\]"),
         ({}, {}, r"has no tensors, where pairs of lora_A and lora_B belong"),
     ],
 )
@@ -265,6 +266,9 @@ def test_no_tensor_of_an_adapter_is_passed_over(tmp_path: Path) -> None:
     file = folder / "retrieval" / "adapter_model.safetensors"
     save_file({**load_file(file), "base_model.model.norm.weight": torch.ones(64)}, file)
     with pytest.raises(ModelLoadError, match=r"has the tensor \[base_model.model.norm.weight\], where pairs"):
+        jina(SMALL, folder).load("cpu")
+    file.write_bytes(b"torn")
+    with pytest.raises(ModelLoadError, match=r"retrieval/adapter_model\.safetensors\] cannot be read"):
         jina(SMALL, folder).load("cpu")
     file.rename(file.with_name("adapter_model.bin"))
     with pytest.raises(ModelLoadError, match=r"has no adapter_model\.safetensors; only safetensors is read"):

@@ -48,6 +48,18 @@ def test_literal_secrets_move_to_files_that_only_their_owner_reads(folder):
     assert endpoint.task_settings["headers"]["X-Team"] == "search"
 
 
+def test_the_credential_of_a_header_moves_and_is_redacted_without_its_scheme(folder):
+    body = openai("http://x/", "env:PLANTED")
+    body["task_settings"] = {"headers": {"X-Odd": f"Bearer {PLANTED}", "X-Team": "bearers of news"}}
+    headers = Registry(folder).put("mine", body, "text_embedding").task_settings["headers"]
+    assert headers == {"X-Odd": "file:.secrets/mine.task.headers.X-Odd", "X-Team": "bearers of news"}
+    secret = (folder / ".secrets" / "mine.task.headers.X-Odd").read_text("utf-8")
+    assert secret == f"Bearer {PLANTED}"
+    assert "planted" not in Secrets({"header": secret}).redact(
+        f"no such key {PLANTED}; sent Bearer {PLANTED}"
+    )
+
+
 def test_a_literal_in_a_file_that_a_person_wrote_moves_too(folder):
     folder.mkdir()
     file = folder / "mine.json"

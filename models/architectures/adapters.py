@@ -1,6 +1,5 @@
 """LoRA adapters in the PEFT layout, added to the weights once when a model is loaded."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,26 +85,41 @@ def merge_adapter(model: Any, folder: Path, name: str) -> None:
     Raises:
         ModelLoadError: the adapter is missing, of a kind that is not known here, or does not fit the model.
     """
-    from safetensors.torch import load_file
-
     there = _adapters(folder)
     path = _find(there, name)
     if path is None:
         raise ModelLoadError(_missing(folder, name, there))
-    if not (path / _WEIGHTS).is_file():
-        raise ModelLoadError(f"The adapter in [{path}] has no {_WEIGHTS}; only safetensors is read")
-    config = json.loads((path / "adapter_config.json").read_text("utf-8"))
+    scale = _scale(path, name)
+    for module, (down, up) in _pairs(path, _tensors(path)).items():
+        _add(model, module, (up.float() @ down.float()) * scale)
+
+
+def _scale(path: Path, name: str) -> float:
+    config = read_json(path, "adapter_config.json")
     refused = [setting for setting in _UNSUPPORTED if config.get(setting)]
     if refused:
         raise ModelLoadError(
             f"The adapter in [{path}] sets [{refused[0]}], which is not known here; merge it into the weights"
             f" with peft's merge_and_unload and name it as [merged_adapter: {name}]"
         )
-    rank = int(config["r"])
-    scale = config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank)
-    tensors = load_file(path / _WEIGHTS)
-    for module, (down, up) in _pairs(path, tensors).items():
-        _add(model, module, (up.float() @ down.float()) * scale)
+    rank = config.get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise ModelLoadError(
+            f"The adapter in [{path}] has no rank: [r] in its adapter_config.json is [{rank}]"
+        )
+    return float(config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _tensors(path: Path) -> "dict[str, torch.Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (path / _WEIGHTS).is_file():
+        raise ModelLoadError(f"The adapter in [{path}] has no {_WEIGHTS}; only safetensors is read")
+    try:
+        return load_file(path / _WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"The adapter in [{path / _WEIGHTS}] cannot be read: {error}") from error
 
 
 def _pairs(
