@@ -61,7 +61,7 @@ class VocabularyHead:
         decoder = weights["decoder"]
         self._special = torch.from_numpy(special_ids).to(decoder.device)
         self._twice = activation == "log1p_log1p_relu"
-        found = native.kernels() if decoder.dtype == torch.float32 and decoder.device.type == "cpu" else None
+        found = native.kernels((decoder.shape[1],), decoder.dtype) if decoder.device.type == "cpu" else None
         self._largest = _LargestLogits(decoder) if found is None else native.LargestLogits(decoder, found)
 
     def forward(self, hidden: "torch.Tensor", batch: PackedBatch) -> SparseRows:
@@ -81,6 +81,7 @@ class VocabularyHead:
         import torch.nn.functional as F
 
         weights = self._weights
+        hidden = hidden.to(weights["dense"].dtype)
         inner = self._activate(F.linear(hidden, weights["dense"], weights["dense_bias"]))
         return F.layer_norm(inner, (inner.shape[1],), weights["norm"], weights["norm_bias"], self._epsilon)
 

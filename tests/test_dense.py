@@ -17,13 +17,13 @@ from tests.checkpoints import TEXTS, add_pooling, endpoint, make_encoder
 MINILM = "all-minilm-l6-v2"
 
 
-@pytest.fixture(params=["avx512", "avx2", "off"])
+@pytest.fixture(params=["newest", "avx512", "avx2", "off"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
-    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "avx512" else request.param)
-    strip = {"avx512": 12, "avx2": 6, "off": None}[request.param]
-    found = native.kernels()
-    assert (found.strip if found else None) in (strip, 6, None)
+    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "newest" else request.param)
+    found = native.kernels((), torch.float32)
+    allowed = {"newest": {32, 12, 6}, "avx512": {12, 6}, "avx2": {6}, "off": set()}[request.param]
+    assert found is None or found.strip in allowed
     return request.param
 
 
@@ -70,6 +70,8 @@ def test_other_encoders_run_through_transformers(kind: str, pooling: str, tmp_pa
 @pytest.mark.parametrize(
     "shape",
     [
+        {"hidden_size": 64, "num_attention_heads": 2},  # heads of 32
+        {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 544},  # heads of 64
         {"hidden_size": 96, "num_attention_heads": 12},  # heads of 8
         {"hidden_size": 80, "num_attention_heads": 4},  # heads of 20, strips and panels with a rest
         {"hidden_size": 128, "num_attention_heads": 1, "intermediate_size": 500},
@@ -155,10 +157,45 @@ def test_shorten_leaves_embeddings_alone_that_have_no_unit_length() -> None:
     np.testing.assert_allclose(shorten(values, 2, unit=True), [[0.6, 0.8]])
 
 
-def test_half_precision_on_a_cpu_is_a_mistake_in_the_config() -> None:
-    model = local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": "bfloat16"}})
-    with pytest.raises(ValidationError, match=r"\[dtype: bfloat16\] needs a GPU"):
+@pytest.mark.parametrize(
+    ("dtype", "variant", "message"),
+    [("float16", "", "needs a GPU"), ("bfloat16", "avx512", "a processor with AMX")],
+)
+def test_half_precision_without_instructions_for_it_is_a_mistake_in_the_config(
+    dtype: str, variant: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(native.DISABLING_VARIABLE, variant)
+    model = local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": dtype}})
+    with pytest.raises(ValidationError, match=rf"\[dtype: {dtype}\].*{message}"):
         model.load("cpu")
+
+
+HAS_AMX = native.kernels((), torch.bfloat16) is not None
+
+
+@pytest.mark.skipif(not HAS_AMX, reason="needs a processor with AMX")
+def test_bfloat16_on_a_cpu_is_close_to_float32() -> None:
+    texts = [" ".join(f"word{n * k % 97}" for n in range(k)) for k in (1, 2, 31, 33, 64, 150, 300)]
+    found, expected = (
+        local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": dtype}})
+        .load("cpu")
+        .embed(texts, "ingest")
+        for dtype in ("bfloat16", "float32")
+    )
+    cosines = (found.values * expected.values).sum(1)
+    assert 0.9998 < cosines.min() < 0.9999999
+
+
+@pytest.mark.skipif(not HAS_AMX, reason="needs a processor with AMX")
+@pytest.mark.parametrize("kind", ["xlm-roberta", "qwen3"])
+def test_bfloat16_on_a_cpu_where_the_kernels_do_not_fit(kind: str, tmp_path: Path) -> None:
+    folder = make_encoder(kind, tmp_path / "model")
+    add_pooling(folder, "mean")
+    model = local_model(
+        endpoint("text_embedding", "own"), {"own": {"location": str(folder), "dtype": "bfloat16"}}
+    )
+    found = model.load("cpu").embed(TEXTS, "ingest").values
+    assert (found * reference(folder, TEXTS, "mean")).sum(1).min() > 0.999
 
 
 def test_matmul_precision_settings_change_nothing(kernels: str) -> None:

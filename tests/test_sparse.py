@@ -16,10 +16,10 @@ from tests.checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm
 SPLADE = "splade-tiny"
 
 
-@pytest.fixture(params=["avx512", "avx2", "off"])
+@pytest.fixture(params=["newest", "avx512", "avx2", "off"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
-    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "avx512" else request.param)
+    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "newest" else request.param)
     return request.param
 
 

@@ -137,10 +137,8 @@ def _encoder(model: "LocalModel", device: str, dtype: "torch.dtype", adapter: st
 
 def _bert_encoder(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any], backend: str) -> Encoder:
     weights = bert.read_weights(tensors, config)
-    found = native.kernels() if backend == "auto" else None
-    if found is not None and native.fits(weights):
-        return native.NativeEncoder(weights, found)
-    return bert.BertEncoder(weights)
+    found = native.kernels_for(weights) if backend == "auto" else None
+    return native.NativeEncoder(weights, found) if found is not None else bert.BertEncoder(weights)
 
 
 def _scripted(model: "LocalModel", common: Mapping[str, Any]) -> SparseEmbedder:
@@ -174,14 +172,19 @@ def choose_dtype(name: str | None, device: str) -> "torch.dtype":
         device: where to compute.
 
     Raises:
-        ValidationError: half precision on CPU, which is slower there than full.
+        ValidationError: half precision on a CPU that has no instructions for it, where it is slower than full.
     """
     import torch
 
     name = name or ("float32" if device == "cpu" else "bfloat16")
-    if device == "cpu" and name != "float32":
+    if device == "cpu" and name == "float16":
+        raise ValidationError(["[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16"])
+    if device == "cpu" and name == "bfloat16" and native.kernels((), torch.bfloat16) is None:
         raise ValidationError(
-            [f"[dtype: {name}] needs a GPU: on CPU half precision is slower than float32; leave [dtype] out"]
+            [
+                "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see"
+                " docs/performance.md): without them it is slower than float32; leave [dtype] out"
+            ]
         )
     dtype: torch.dtype = getattr(torch, name)
     return dtype

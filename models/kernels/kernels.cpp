@@ -1,6 +1,6 @@
-// A transformer encoder's forward pass on one CPU thread, in float32.
+// A transformer encoder's forward pass on one CPU thread.
 //
-// Compiled by GCC for AVX-512 and for AVX2; `kernels_for_this_cpu` says which of them this processor can run. Nothing
+// Compiled by GCC for AMX, AVX-512 and AVX2; `kernels_for_this_cpu` says which of them this processor can run. Nothing
 // is allocated here and nothing is kept between calls, so that threads can call at the same time.
 
 #if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__)
@@ -9,12 +9,16 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-// The weights of one layer, and of an encoder; matrices in strips, biases padded to whole strips.
+// The weights of one layer, and of an encoder; matrices as the variant lays them out, biases padded alike.
 struct Layer {
     const float *qkv, *qkv_bias, *out, *out_bias, *gain1, *shift1, *up, *up_bias, *down, *down_bias, *gain2, *shift2;
 };
@@ -29,7 +33,7 @@ struct Model {
 #define INLINE static inline __attribute__((always_inline))
 
 #pragma GCC push_options
-#pragma GCC target("arch=skylake-avx512,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512cd,fma,bmi2,prefer-vector-width=512")
 #define VARIANT avx512
 #define LANES 16
 #define STRIP 12
@@ -46,27 +50,46 @@ struct Model {
 #include "encoder.inc"
 #pragma GCC pop_options
 
-// What Python sees of one variant.
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512cd,fma,bmi2,prefer-vector-width=512,amx-tile,amx-bf16,avx512bf16")
+#include "encoder_amx.inc"
+#pragma GCC pop_options
+
+// What Python sees of one variant: how matrices are laid out, and what can be done with them.
 struct Kernels {
+    int64_t parts;  // numbers of bfloat16 for each weight, in tiles; 0 for float32, in strips
     int64_t panel, strip;
     int64_t (*workspace)(const Model *, int64_t, int64_t);
     void (*forward)(const Model *, float *, const int64_t *, int64_t, int64_t, float *);
-    void (*largest)(const float *, const float *, const int64_t *, float *, int64_t, int64_t, int64_t);
+    void (*largest)(const float *, const float *, const int64_t *, float *, int64_t, int64_t, int64_t, float *);
 };
 
 static const Kernels KERNELS[] = {
-    {avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest},
-    {avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest},
+    {1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest<1>},
+    {2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest<2>},
+    {0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest},
+    {0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest},
 };
 
-// The kernels for a processor with AVX-512 (0) or AVX2 (1); null where this processor lacks it.
+// Whether there is AMX with bfloat16, and the system lets this process use its registers.
+static bool amx_is_there() {
+    unsigned a, b, c, d;
+    const unsigned bfloat16 = 1u << 22, tiles = 1u << 24;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bfloat16) || !(d & tiles)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return false;  // conversions to bfloat16
+    const long request_permission = 0x1023, tile_data = 18;  // of arch_prctl, see Linux's Documentation/arch/x86/xstate
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+// The kernels for a processor with AMX (one part: 0, two: 1), AVX-512 (2) or AVX2 (3); null where this one lacks it.
 extern "C" __attribute__((visibility("default"))) const Kernels *kernels_for_this_cpu(int64_t variant) {
     __builtin_cpu_init();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
     const bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (variant == 0) return wide ? &KERNELS[0] : nullptr;
-    return variant == 1 && narrow ? &KERNELS[1] : nullptr;
+    if (variant == 0 || variant == 1) return wide && amx_is_there() ? &KERNELS[variant] : nullptr;
+    if (variant == 2) return wide ? &KERNELS[2] : nullptr;
+    return variant == 3 && narrow ? &KERNELS[3] : nullptr;
 }
 
 // An importable module without contents, so that a Python build tool compiles this file and finds it again.
