@@ -138,8 +138,12 @@ def search(
     fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
     prune: Annotated[
-        bool, typer.Option("--prune", help="Leave frequent light tokens out of sparse queries.")
-    ] = False,
+        str | None,
+        typer.Option(
+            metavar="RATIO,WEIGHT",
+            help="Leave frequent light tokens out of sparse queries; Elasticsearch's thresholds are 5,0.4.",
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which tokens met.")] = False,
     queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,

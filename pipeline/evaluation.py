@@ -101,7 +101,7 @@ class Evaluation:
     def compared(self, before: "Evaluation") -> dict[str, Any]:
         """How the measures differ from those of another version, and whether by chance."""
         modes = {}
-        for mode in self.modes.keys() & before.modes.keys():
+        for mode in [mode for mode in self.modes if mode in before.modes]:
             old, new = before.modes[mode].values, self.modes[mode].values
             tests = {measure: paired_test(old[measure], new[measure]) for measure in MEASURES}
             modes[mode] = {

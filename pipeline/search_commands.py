@@ -73,6 +73,8 @@ def _print_hits(index: SearchIndex, query: str, hits: Sequence[Hit], options: Se
             shown.stylize("bold yellow", start, end)
         shown.truncate(500, overflow="ellipsis")
         for name, matches in hit.explanation.items():
+            if not matches:  # a dense ranking has no tokens
+                continue
             tokens = ", ".join(f"{match.token} {match.score:.3g}" for match in matches[:12])
             shown.append(f"\n{name}: {tokens}", style="dim")
         table.add_row(str(rank), f"{hit.score:.4f}", hit.id, shown)
@@ -182,13 +184,13 @@ def search_options(
     fusion: Any,
     weights: str,
     *,
-    prune: bool,
+    prune: str | None,
     explain: bool,
 ) -> SearchOptions:
     """The options of a search as they stand on the command line.
 
     Raises:
-        PipelineError: a filter or the weights are not understood.
+        PipelineError: a filter, the weights or the thresholds of pruning are not understood.
     """
     try:
         pairs = dict(pair.split("=") for pair in weights.split(","))
@@ -202,6 +204,19 @@ def search_options(
         filter=parse_filters(filters),
         fusion=fusion,
         weights=by_leg,
-        pruning=Pruning() if prune else None,
+        pruning=None if prune is None else _pruning(prune),
         explain=explain,
     )
+
+
+def _pruning(thresholds: str) -> Pruning:
+    try:
+        ratio, weight = map(float, thresholds.split(","))
+    except ValueError:
+        raise PipelineError(
+            f"--prune [{thresholds}] is not of the form RATIO,WEIGHT, for example 5,0.4"
+        ) from None
+    try:
+        return Pruning(ratio, weight)
+    except ValueError as error:
+        raise PipelineError(f"--prune [{thresholds}]: {error}") from None

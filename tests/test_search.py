@@ -332,6 +332,22 @@ def test_the_command_prints_hits(index: SearchIndex, capsys: pytest.CaptureFixtu
     assert "best chunk" in capsys.readouterr().out
 
 
+def test_the_command_prunes_by_thresholds(index: SearchIndex, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["search", str(index.path), QUERIES[0], "--mode", "sparse", "--k", "1", "--format", "json"]
+    scores = []
+    for more in ([], ["--prune", "100,0"], ["--prune", "1,0.9"]):
+        assert main([*argv, *more]) == 0
+        hits = json.loads(capsys.readouterr().out)["hits"]
+        scores.append(hits[0]["score"] if hits else 0.0)
+    assert scores[0] == scores[1] > scores[2]
+    for wrong, message in (
+        ("5", "not of the form RATIO,WEIGHT"),
+        ("5,2", "must be between 0 and 1, got 2.0"),
+    ):
+        assert main([*argv, "--prune", wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_the_command_takes_a_file_of_queries(index: SearchIndex, tmp_path: Path, capsys: Any) -> None:
     queries = tmp_path / "queries.tsv"
     queries.write_text("q1\tcareer sacks\nq2\tprime numbers\n")

@@ -44,7 +44,8 @@ class Snapshot:
         try:
             table = DeltaTable(table_path, version=version)
         except (DeltaError, OSError, ValueError) as error:
-            raise IndexUnusable(f"there is no table to index at {table_path}: {error}") from None
+            wanted = "table" if version is None else f"version {version} of a table"
+            raise IndexUnusable(f"there is no {wanted} to index at {table_path}: {error}") from None
         actions = pa.table(table.get_add_actions(flatten=True))
         actions = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")])
         parts = tuple(unquote(path) for path in actions["path"].to_pylist())
