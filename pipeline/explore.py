@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation import available_modes
@@ -25,6 +24,7 @@ from pipeline.search import Hit, search
 from pipeline.search_commands import index_path
 from pipeline.search_index import OpenUnit, SearchIndex
 from transforms.index_files import STATE
+from transforms.index_shard import open_part
 from transforms.index_texts import joined_values
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -95,7 +95,7 @@ def create_app(path: str, hosts: Sequence[str] = LOOPBACK) -> Any:
         def respond(request: Request) -> Response:
             try:
                 status, body = 200, function(current.get(), request.query_params)
-            except (PipelineError, KeyError, ValueError) as error:
+            except (PipelineError, KeyError, ValueError, OSError) as error:
                 status, body = 400, {"error": str(error)}
             return Response(orjson.dumps(body), status, media_type="application/json")
 
@@ -165,9 +165,7 @@ def document(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     number = next((at for at in np.flatnonzero(index.alive).tolist() if index.ids[at] == wanted), None)
     if number is None:
         raise KeyError(f"no document [{wanted}]")
-    parts = {number: name for name, number in index.state.parts.items()}
-    part = parts[int(index.documents["part"][number].as_py())]
-    row = pq.read_table(f"{index.state.table['path']}/{part}", filters=[("_id", "=", wanted)]).to_pylist()[0]
+    row = _row(index, number)
     source = orjson.loads(row["_source"])
     fields = {}
     for name in index.fields:
@@ -175,6 +173,22 @@ def document(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
         texts = {chunk["source_field"]: joined_values(source, chunk["source_field"]) for chunk in chunks}
         fields[name] = {"texts": texts, "chunks": [_chunk(chunk) for chunk in chunks]}
     return {"_id": wanted, "_source": source, "fields": fields}
+
+
+def _row(index: SearchIndex, number: int) -> dict[str, Any]:
+    """A document's row in the table."""
+    parts = {number: name for name, number in index.state.parts.items()}
+    file = open_part(index.state.table["path"], parts[int(index.documents["part"][number].as_py())])
+    for group in range(file.num_row_groups):
+        ids = file.read_row_group(group, columns=["_id"])["_id"].to_pylist()
+        if index.ids[number] in ids:
+            found: dict[str, Any] = (
+                file.read_row_group(group).slice(ids.index(index.ids[number]), 1).to_pylist()[0]
+            )
+            return found
+    raise KeyError(
+        f"the table no longer holds [{index.ids[number]}]; bring the index up to date with `index`"
+    )
 
 
 def _chunk(chunk: Mapping[str, Any]) -> dict[str, Any]:

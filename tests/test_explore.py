@@ -73,6 +73,15 @@ def test_errors_are_messages(client: TestClient) -> None:
     assert client.get("/api/search", params={"q": "x", "filter": "colour=red"}).status_code == 400
 
 
+def test_a_part_that_was_vacuumed_is_said(table: IndexTable, client: TestClient) -> None:
+    (part,) = Path(table.path).rglob("*.parquet")
+    aside = part.rename(part.with_suffix(".aside"))
+    answer = client.get("/api/document", params={"id": "d0"})
+    aside.rename(part)
+    assert answer.status_code == 400
+    assert part.name in answer.json()["error"]
+
+
 def test_other_hosts_are_refused(client: TestClient) -> None:
     assert client.get("/api/info", headers={"host": "elsewhere.example"}).status_code == 400
     assert client.get("/api/info", headers={"host": "localhost:8765"}).status_code == 200
