@@ -40,7 +40,11 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
     try:
         splits = write_work(planned)
         if splits:
-            execute(config, lambda pipeline: graph.measure_graph(pipeline, resolved, planned.run, splits))
+            execute(
+                config,
+                lambda pipeline: graph.measure_graph(pipeline, resolved, planned.run, splits),
+                small=len(splits) == 1,
+            )
         failures = [Failure(**record) for record in read_records(graph.failures_path(planned.run))]
         measures = read_records(graph.measures_path(planned.run))
         sample = _sample(planned, splits) if calibrate else []

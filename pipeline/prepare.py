@@ -118,7 +118,8 @@ def find_splits(config: RunConfig) -> list[Split]:
         splits = list_splits(source.paths, source.format, source.split_bytes)
         if workers > 1 and len(splits) < 4 * workers:
             total = sum(split.end - split.start for split in splits)
-            splits = list_splits(source.paths, source.format, max(total // (4 * workers), 64 * 1024))
+            enough = min(source.split_bytes, max(total // (4 * workers), 64 * 1024))
+            splits = list_splits(source.paths, source.format, enough)
     except OSError as error:
         raise PipelineError(f"the source cannot be read: {error}") from None
     return splits

@@ -283,6 +283,7 @@ def test_the_flex_template_is_a_container_spec_with_the_launchers_parameters() -
     assert "/opt/google/dataflow/python_template_launcher" in image
     assert "COPY deploy/dataflow/flex_template.py /template/flex_template.py" in image
     assert "FLEX_TEMPLATE_PYTHON_PY_FILE=/template/flex_template.py" in image
+    assert "!deploy/dataflow/flex_template.py" in (FLEX.parent.parent / ".dockerignore").read_text().split()
 
 
 def test_the_flex_template_writes_its_job_down_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +367,8 @@ def test_an_installed_wheel_runs_from_another_directory(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
     small = SmallRun(tmp_path, runner={"name": "local", "workers": 2})
+    # Several splits, so that the worker processes are started.
+    small.config["source"]["split_bytes"] = 400
     del small.config["index"]
     small.write([document(number) for number in range(6)])
     small.config_path.write_text(json.dumps(small.config))
