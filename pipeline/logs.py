@@ -44,8 +44,16 @@ def _is_closed_channel(error: BaseException | None) -> bool:
     return callable(details) and details() == "Runner closed connection"
 
 
-# Beam's warnings of absent cloud packages, and of what the local runner's worker processes do without.
-_NOT_WORTH_SHOWING = ("apitools not found", "direct_running_mode", "No semi_persistent_directory found")
+# What Beam warns of though all is well: cloud packages that nobody asked for, what the local runner's worker processes
+# do without, and a job server that starts and stops. One that does not start is an error of its own.
+_NOT_WORTH_SHOWING = (
+    "apitools not found",
+    "direct_running_mode",
+    "No semi_persistent_directory found",
+    "Really starting service at",
+    "Really destroying service at",
+    "Waiting for grpc channel to be ready at",
+)
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:

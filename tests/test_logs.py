@@ -55,6 +55,7 @@ def test_the_log_leaves_out_what_says_nothing_about_the_run() -> None:
     assert not shown(record("Failed to read inputs", ClosedChannel("Runner closed connection")))
     assert not shown(record("apitools not found, and bigquery ..."))
     assert not shown(record('Worker: severity: WARN message: "No semi_persistent_directory found: ..."'))
+    assert not shown(record("Really destroying service at localhost:1 with cmd: java"))
     assert shown(record("Failed to read inputs", ClosedChannel("Socket closed")))
     assert shown(record("Failed to read inputs", ValueError("bad")))
     assert shown(record("a warning of Beam's"))
