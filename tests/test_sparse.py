@@ -79,7 +79,8 @@ def test_splade_equals_sentence_transformers(kernels: str) -> None:
     found = model.load("cpu").embed(texts, "ingest")
     expected = expected.numpy().copy()
     expected[:, [0, 100, 101, 102, 103]] = 0
-    np.testing.assert_allclose(as_matrix(found), expected, atol=3e-5)
+    # AMX multiplies 16 bits of each number.
+    np.testing.assert_allclose(as_matrix(found), expected, atol=1e-4 if kernels == "newest" else 3e-5)
 
 
 def test_a_batch_never_has_more_logits_than_its_limit(
