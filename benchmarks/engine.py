@@ -191,55 +191,10 @@ def measure_dense(texts: list[str], rounds: int, threads: int) -> dict[str, Any]
         "sentence-transformers, batch 32": lambda: encode(32),
         f"sentence-transformers, batch {best} (best)": lambda: encode(best),
     }
-    onnx = onnx_system(folder, texts, threads)
-    if onnx is not None:
-        systems["ONNX Runtime, batch 8"] = onnx
     report = summarize(alternate(systems, rounds), int(found.tokens.sum()))
     report["mflop_per_token"] = flops / float(found.tokens.sum()) / 1e6
     report["least_cosine"] = float((found.values * expected).sum(1).min())
     return report
-
-
-def onnx_system(folder: str, texts: list[str], threads: int) -> Callable[[], Any] | None:
-    """The same weights in ONNX Runtime, sorted by length and batched by 8; None where it is not installed."""
-    try:
-        import onnx  # noqa: F401 - the export needs it
-        import onnxruntime
-    except ImportError:
-        return None
-    import io
-
-    import numpy as np
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import AutoModel
-
-    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-    model.config.return_dict = False
-    example = torch.ones(2, 16, dtype=torch.int64)
-    file = io.BytesIO()
-    names = {"input_names": ["ids", "mask"], "output_names": ["hidden"]}
-    axes = {name: {0: "texts", 1: "length"} for name in ("ids", "mask", "hidden")}
-    torch.onnx.export(model, (example, example), file, dynamic_axes=axes, dynamo=False, **names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
-    tokenizer.enable_truncation(256)
-    tokenizer.enable_padding()
-
-    def run() -> None:
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        for start in range(0, len(order), 8):
-            encoded = tokenizer.encode_batch([texts[row] for row in order[start : start + 8]])
-            ids = np.array([each.ids for each in encoded], np.int64)
-            mask = np.array([each.attention_mask for each in encoded], np.int64)
-            hidden = session.run(["hidden"], {"ids": ids, "mask": mask})[0]
-            pooled = (hidden * mask[:, :, None]).sum(1)
-            pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-
-    run()
-    return run
 
 
 def measure_sparse(texts: list[str], rounds: int, arguments: argparse.Namespace) -> dict[str, Any]:

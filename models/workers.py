@@ -4,7 +4,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -66,9 +68,16 @@ class Workers:
     batches side by side are faster than one batch cut in two.
     """
 
-    def __init__(self, plan: Allocations) -> None:
-        """Open the pool: the least number of copies is ready at once, the others start when work waits."""
+    def __init__(self, plan: Allocations, cores: int | None = None) -> None:
+        """Open the pool: the least number of copies is ready at once, the others start when work waits.
+
+        Args:
+            plan: how many threads.
+            cores: cores that all pools of this process share: that many threads compute at once, whosoever they are,
+                because threads that take turns on a core spoil each other's caches. None for no such limit.
+        """
         self.plan = plan
+        self._turn: AbstractContextManager[object] = nullcontext() if cores is None else _turns(cores)
         self._pool = ThreadPoolExecutor(plan.most * plan.threads, "model-copy", initializer=_use_one_thread)
         ready = min(plan.least, plan.most) * plan.threads
         # Each of these waits for all the others, so that none of them can take the place of two.
@@ -78,12 +87,21 @@ class Workers:
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> "Future[Result]":
         """Hand over work; a further worker starts if all that run are busy."""
-        return self._pool.submit(work, *arguments)
+        return self._pool.submit(self._work, work, *arguments)
+
+    def _work(self, work: Callable[..., Result], *arguments: object) -> Result:
+        with self._turn:
+            return work(*arguments)
 
     def close(self) -> None:
         """Stop all workers; work not begun is dropped."""
         self._together.abort()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@lru_cache(maxsize=1)
+def _turns(cores: int) -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(cores)
 
 
 _SETTING_THREADS = threading.Lock()

@@ -170,7 +170,8 @@ class EmbedDocuments(beam.DoFn):
         self._embedder: Embedder = self.shared.acquire(self._load)
         on_gpu = str(getattr(self._embedder, "device", "cpu")).startswith("cuda")
         self._flush_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{self.field}")
+        # Two, so that one call is tokenised while the last batches of the call before are computed.
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"embed-{self.field}")
 
     def _load(self) -> Embedder:
         return self.model.load(self.device)

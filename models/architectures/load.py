@@ -13,7 +13,7 @@ from models.idf import read_idf
 from models.sparse import SparseEmbedder, VocabularyHead
 from models.torchscript import ScriptedModel
 from models.weights import read_json, read_tensors
-from models.workers import Workers, allocations
+from models.workers import Workers, allocations, usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,8 @@ def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
     dtype = choose_dtype(model.checkpoint.dtype, device)
     budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
     plan = allocations(model.endpoint.service_settings, device)
-    common = {"workers": Workers(plan), "device": device, "token_budget": budget}
+    workers = Workers(plan, usable_cores() if device == "cpu" else None)
+    common = {"workers": workers, "device": device, "token_budget": budget}
     if model.checkpoint.backend == "torchscript":
         return _scripted(model, common)
     build = _sparse if model.endpoint.task_type == "sparse_embedding" else _dense
