@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models import huge_pages
 from models.architectures.bert import BertWeights, Layer
 from models.architectures.packed import PackedBatch
 from models.errors import ModelLoadError
@@ -137,7 +138,10 @@ class NativeEncoder:
             weights.epsilon,
             "gelu",
         )
-        self._tensors = [self._lay_out(layer, weights.heads) for layer in weights.layers]
+        layers = [self._lay_out(layer, weights.heads) for layer in weights.layers]
+        self._tensors = [
+            dict(zip(layer, huge_pages.moved(list(layer.values())), strict=True)) for layer in layers
+        ]
         self._layers = (_Layer * len(self._tensors))(
             *(_Layer(*(tensors[name].data_ptr() for name in _LAYER_FIELDS)) for tensors in self._tensors)
         )
@@ -199,7 +203,7 @@ class LargestLogits:
         """Lay out a decoder [outputs, hidden]."""
         self._kernels = found
         self._outputs = len(decoder)
-        self._panels = lay_out(decoder.float(), found.panel, found.parts)
+        (self._panels,) = huge_pages.moved([lay_out(decoder.float(), found.panel, found.parts)])
         self._local = threading.local()
 
     def __call__(self, hidden: "torch.Tensor", batch: PackedBatch) -> "torch.Tensor":
@@ -226,11 +230,9 @@ class LargestLogits:
 
 def _workspace(local: threading.local, size: int) -> "torch.Tensor":
     """Memory of at least `size` floats for one call, kept for the next one of the same thread."""
-    import torch
-
     space: torch.Tensor | None = getattr(local, "space", None)
     if space is None or len(space) < size:
-        space = local.space = torch.zeros(size)
+        space = local.space = huge_pages.zeros(size)
     return space
 
 
