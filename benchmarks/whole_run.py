@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from documents import read_corpus, write_jsonl
 
@@ -20,9 +21,14 @@ from pipeline.run import run_pipeline
 FIELDS = {"dense": ".minilm-l6-v2", "sparse": ".splade-tiny"}
 
 
-def run_config(folder: Path, corpus: Path, endpoints: dict[str, str]) -> RunConfig:
-    """A config over a BEIR corpus, title and text chunked by Elastic's default."""
-    fields = {name: {"type": "semantic_text", "inference_id": id_} for name, id_ in endpoints.items()}
+def run_config(
+    folder: Path, corpus: Path, endpoints: dict[str, str], chunking: dict[str, Any] | None = None
+) -> RunConfig:
+    """A config over a BEIR corpus, title and text chunked by Elastic's default or as `chunking` says."""
+    settings = {"chunking_settings": chunking} if chunking else {}
+    fields = {
+        name: {"type": "semantic_text", "inference_id": id_} | settings for name, id_ in endpoints.items()
+    }
     texts = {name: {"type": "text", "copy_to": list(endpoints)} for name in ("title", "text")}
     return RunConfig.model_validate(
         {
@@ -35,10 +41,10 @@ def run_config(folder: Path, corpus: Path, endpoints: dict[str, str]) -> RunConf
     )
 
 
-def time_run(corpus: Path, endpoints: dict[str, str]) -> float:
+def time_run(corpus: Path, endpoints: dict[str, str], chunking: dict[str, Any] | None = None) -> float:
     """Seconds of one whole run into a fresh table."""
     with tempfile.TemporaryDirectory() as folder:
-        config = run_config(Path(folder), corpus, endpoints)
+        config = run_config(Path(folder), corpus, endpoints, chunking)
         begun = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             run_pipeline(config, quiet=True)

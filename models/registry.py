@@ -62,6 +62,10 @@ PRECONFIGURED: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """Id -> task type, service and service settings of the endpoints that are always there."""
 
+CHUNKING = {".minilm-l6-v2": {"strategy": "sentence", "max_chunk_size": 150, "sentence_overlap": 1}}
+"""Chunking settings of those whose model reads less than Elasticsearch's 250 words: MiniLM would see 256 tokens of them
+and not the rest, and find less on long documents (docs/retrieval.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -284,7 +288,10 @@ def _preconfigured(inference_id: str) -> Endpoint | None:
     if inference_id not in PRECONFIGURED:
         return None
     task_type, service, settings = PRECONFIGURED[inference_id]
-    return parse_endpoint(inference_id, {"service": service, "service_settings": settings}, task_type)
+    body: dict[str, Any] = {"service": service, "service_settings": settings}
+    if inference_id in CHUNKING:
+        body["chunking_settings"] = CHUNKING[inference_id]
+    return parse_endpoint(inference_id, body, task_type)
 
 
 def _model_ids() -> frozenset[str]:
