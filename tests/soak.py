@@ -525,7 +525,8 @@ def run_nights(folder: Path, nights: int, seed: int, troubles: list[Any] | None 
     """
     soak = Soak(folder, seed)
     try:
-        assert soak.clean_run().code == 0
+        first = soak.clean_run()
+        assert first.code == 0, first
         soak.settle()
         soak.check()
         order: list[Any] = []

@@ -13,7 +13,7 @@ from models.batching import gather, plan_batches
 from models.engine import Engine
 from models.errors import InferenceError
 from models.tokens import TokenizedTexts
-from models.workers import Allocations, Workers, allocations
+from models.workers import _SETTING_THREADS, Allocations, Workers, allocations
 
 
 class WordTokens:
@@ -163,11 +163,14 @@ def test_allocations_mean_copies_and_threads(settings: dict, expected: Allocatio
 def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() -> None:
     before = torch.get_num_threads()
     workers = Workers(Allocations(2, 1, 2))
-    assert workers.submit(torch.get_num_threads).result() == 1
+    together = threading.Barrier(2)  # both workers have begun when each of them has reached it
+    both = [workers.submit(lambda: (together.wait(), torch.get_num_threads())) for _ in range(2)]
+    assert [each.result()[1] for each in both] == [1, 1]
     fresh: list[int] = []
     thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
+    with _SETTING_THREADS:  # copies of other tests may be starting still
+        thread.start()
+        thread.join()
     workers.close()
     assert [torch.get_num_threads(), *fresh] == [before, before]
 
