@@ -51,15 +51,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", type=Path, default=Path("data/xquad/corpus.jsonl"))
-    parser.add_argument("--texts", type=int, help="how many texts; 48 with --quick, 600 without")
-    parser.add_argument("--rounds", type=int, help="5 with --quick, 11 without")
+    parser.add_argument("--texts", type=int, help="how many texts; 32 with --quick, 600 without")
+    parser.add_argument("--rounds", type=int, help="3 with --quick, 11 without")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    texts = read_texts(arguments.corpus, arguments.texts or (48 if arguments.quick else 600))
-    rounds = arguments.rounds or (5 if arguments.quick else 11)
+    texts = read_texts(arguments.corpus, arguments.texts or (32 if arguments.quick else 600))
+    rounds = arguments.rounds or (3 if arguments.quick else 11)
     if arguments.memory_of:
         print(peak_memory(arguments.memory_of, texts, arguments.threads))
         return

@@ -22,13 +22,14 @@ HERE = Path(__file__).parent
 
 def parts(corpus: str, documents: int, quick: bool) -> dict[str, list[str]]:
     """Name of a part -> its script and arguments."""
-    of_corpus = ["--corpus", corpus, "--documents", str(documents), "--repeat", "2" if quick else "5"]
+    count = min(documents, 120) if quick else documents
+    of_corpus = ["--corpus", corpus, "--documents", str(count), "--repeat", "2" if quick else "5"]
     return {
         "engine": ["engine.py", "--corpus", corpus, *(["--quick"] if quick else [])],
         "whole run": ["whole_run.py", *of_corpus],
         "peers": ["peers.py", *of_corpus],
         "chunking": ["chunking.py", "--megabytes", "1" if quick else "4", "--rounds", "3" if quick else "5"],
-    }
+    } | ({} if quick else {"backends": ["backends.py", "--corpus", corpus]})
 
 
 def run_part(script: str, arguments: list[str], out: Path) -> Any:
