@@ -1,7 +1,7 @@
 """Memory in pages of 2 MB, where the system has them.
 
-A model's weights are read from end to end for every batch. In pages of 4 KB, finding the pages costs more time than
-multiplying with what is on them.
+A model's weights are read from end to end for every batch. In pages of 4 KB, finding the pages takes a good part of the
+time (docs/performance.md).
 """
 
 import mmap
