@@ -38,8 +38,20 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def _enter(argv: list[str], output: str, file_bytes: int | None, user: int | None, traps: list[Any]) -> None:
-    """What a forked process does: one command, its output to a file."""
+def _enter(
+    argv: list[str],
+    output: str,
+    environment: dict[str, str],
+    file_bytes: int | None,
+    user: int | None,
+    traps: list[Any],
+) -> None:
+    """What a forked process does: one command, its output to a file.
+
+    The server was forked by whichever test came first; its environment is not that of the test that asks.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     with open(output, "wb") as handle:
         os.dup2(handle.fileno(), 1)
         os.dup2(handle.fileno(), 2)
@@ -128,7 +140,9 @@ class NightRun(SmallRun):
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         output = self.folder / f"output-{time.monotonic_ns()}.txt"
         argv = [command, str(self.config_path), *arguments]
-        process = CONTEXT.Process(target=_enter, args=(argv, str(output), file_bytes, user, traps or []))
+        process = CONTEXT.Process(
+            target=_enter, args=(argv, str(output), dict(os.environ), file_bytes, user, traps or [])
+        )
         process.start()
         return Running(process, output)
 

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -378,8 +379,9 @@ def missing_mount(soak: Soak) -> None:
 def missing_rights(soak: Soak) -> None:
     """The run's user may not write the table, or not read a source file."""
     files = soak.write()
-    for place in (soak.folder, *soak.folder.parents[:2]):
-        place.chmod(0o777)
+    for place in (soak.folder, *soak.folder.parents):
+        if place.stat().st_uid == os.getuid() and place.is_relative_to(tempfile.gettempdir()):
+            place.chmod(place.stat().st_mode | 0o777)
     target = soak.chance.choice([Path(soak.job.table_path) / "_runs", files[0]])
     target.parent.chmod(0o777)
     target.chmod(0o555 if target.is_dir() else 0o000)
