@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import TEXTS, add_pooling, endpoint, make_encoder
 
 from models.architectures import native
 from models.architectures.packed import PackedBatch
 from models.errors import ValidationError
 from models.local import local_model
 from models.vectors import encode_elements, shorten
-from tests.checkpoints import TEXTS, add_pooling, endpoint, make_encoder
 
 MINILM = "all-minilm-l6-v2"
 

@@ -3,10 +3,10 @@ import sys
 
 import numpy as np
 import pytest
+from checkpoints import LocalEndpoint
 
 from models.hashing import HashingEmbedder, bucket_names
 from models.local import local_model
-from tests.checkpoints import LocalEndpoint
 
 TEXTS = ["The cat sat on the mat.", "Quantum field theory", "", "cat cat cat", "東京は日本の首都"]
 

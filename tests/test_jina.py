@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import TEXTS, endpoint, make_encoder
 from safetensors.torch import load_file, save_file
 
 from models.errors import ModelLoadError, ValidationError
 from models.local import local_model
 from models.model import Model
-from tests.checkpoints import TEXTS, endpoint, make_encoder
 
 V3, SMALL, NANO = "jina-embeddings-v3", "jina-embeddings-v5-text-small", "jina-embeddings-v5-text-nano"
 RANK, ALPHA = 2, 3

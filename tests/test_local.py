@@ -3,11 +3,11 @@ import pickle
 from pathlib import Path
 
 import pytest
+from checkpoints import LocalEndpoint, add_pooling, endpoint, make_encoder, make_masked_lm
 
 from models.catalog import ACTIVATIONS, POOLINGS, catalog, complete, resolve
 from models.errors import ModelLoadError, ValidationError
 from models.local import LocalModel, local_model
-from tests.checkpoints import LocalEndpoint, add_pooling, endpoint, make_encoder, make_masked_lm
 
 MINILM = "all-minilm-l6-v2"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from scripted_service import scripted_service
+from small_run import SmallRun, document
 
 from models.remote.embedder import RetryCount
 from models.remote.http import Policy
-from tests.small_run import SmallRun, document
 from transforms.retries import read_retries, write_retries
 
 BUSY = {"status": 429, "body": "{}", "headers": {"Retry-After": "0.1"}}

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm
 
 from models import sparse
 from models.architectures import native
 from models.errors import ModelLoadError
 from models.local import local_model
-from tests.checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm
 
 SPLADE = "splade-tiny"
 
