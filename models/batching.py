@@ -1,9 +1,27 @@
 """Which texts go through the model together: batches of like length within a budget of tokens."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Token ids of several texts end to end, without padding; texts of equal length lie side by side.
+
+    Attributes:
+        ids: int32 [tokens].
+        lengths: int64 [texts]; tokens of each text.
+    """
+
+    ids: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+
+    def slices(self) -> list[slice]:
+        """Where each text's tokens are."""
+        ends = np.cumsum(self.lengths)
+        return [slice(*bounds) for bounds in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
 
 
 def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.NDArray[np.intp]]:
@@ -34,12 +52,17 @@ def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.
 def gather(
     ids: npt.NDArray[np.int32],
     starts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int32],
-    rows: Sequence[int] | npt.NDArray[np.intp],
+    lengths: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.int32]:
-    """Copy the tokens of `rows` end to end."""
-    rows = np.asarray(rows, np.intp)
-    size = lengths[rows]
-    ends = np.cumsum(size, dtype=np.int64)
+    """Copy the tokens of `rows` end to end.
+
+    Args:
+        ids: of all texts.
+        starts: where each text's ids begin.
+        lengths: of the texts to copy.
+        rows: which texts to copy.
+    """
+    ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return ids[np.repeat(starts[rows] - (ends - size), size) + np.arange(total)]
+    return ids[np.repeat(starts[rows] - (ends - lengths), lengths) + np.arange(total)]

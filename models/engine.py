@@ -1,17 +1,14 @@
 """Texts through a model: tokenise, batch, compute, while the next texts are tokenised."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.architectures.packed import PackedBatch
-from models.batching import gather, plan_batches
+from models.batching import TokenBatch, gather, plan_batches
 from models.errors import InferenceError
 from models.tokens import TokenizedTexts, Tokens
 from models.workers import Workers
@@ -39,17 +36,16 @@ class Engine(Generic[Output]):
         Args:
             tokens: the model's tokenizer.
             workers: the copies to compute on.
-            device: where the batches go.
+            device: where the model is, for messages.
             token_budget: tokens of one batch.
         """
         self._tokens = tokens
         self._workers = workers
         self._device = device
         self.token_budget = token_budget
-        self._local = threading.local()
 
     def run(
-        self, texts: Sequence[str], compute: Callable[[PackedBatch], Output], prefix: str = ""
+        self, texts: Sequence[str], compute: Callable[[TokenBatch], Output], prefix: str = ""
     ) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
         """Embed `texts`.
 
@@ -83,53 +79,26 @@ class Engine(Generic[Output]):
 
     def _run_batch(
         self,
-        compute: Callable[[PackedBatch], Output],
+        compute: Callable[[TokenBatch], Output],
         tokenized: TokenizedTexts,
         starts: npt.NDArray[np.int64],
         rows: Rows,
     ) -> list[tuple[Rows, Output]]:
         """Compute one batch; one that does not fit into memory is halved until it does."""
-        import torch
-
-        # Anything else would let bfloat16 into float32 products, and a table would mix embeddings of two precisions.
-        if torch.get_float32_matmul_precision() != "highest":
-            torch.set_float32_matmul_precision("highest")
+        lengths = tokenized.lengths[rows].astype(np.int64)
         try:
-            with torch.inference_mode(), self._stream():
-                return [(rows, compute(self._pack(tokenized, starts, rows)))]
-        except (torch.OutOfMemoryError, MemoryError) as error:
+            return [(rows, compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths)))]
+        except MemoryError as error:
             if len(rows) == 1:
-                length = int(tokenized.lengths[rows[0]])
                 raise InferenceError(
-                    f"Out of memory on [{self._device}] with one text of {length} tokens; use a device with"
+                    f"Out of memory on [{self._device}] with one text of {lengths[0]} tokens; use a device with"
                     " more memory, or a smaller max_chunk_size",
                     status=507,
                 ) from error
-            self._shrink(int(tokenized.lengths[rows].sum()))
-        # Outside of the handler, where the traceback no longer holds the tensors that filled the memory.
-        if self._device != "cpu":
-            torch.cuda.empty_cache()
+            self._shrink(int(lengths.sum()))
         middle = (len(rows) + 1) // 2
         first = self._run_batch(compute, tokenized, starts, rows[:middle])
         return first + self._run_batch(compute, tokenized, starts, rows[middle:])
-
-    def _pack(self, tokenized: TokenizedTexts, starts: npt.NDArray[np.int64], rows: Rows) -> PackedBatch:
-        import torch
-
-        ids = torch.from_numpy(gather(tokenized.ids, starts, tokenized.lengths, rows))
-        if self._device != "cpu":
-            ids = ids.pin_memory().to(self._device, non_blocking=True)
-        return PackedBatch(ids, tokenized.lengths[rows].tolist())
-
-    def _stream(self) -> "AbstractContextManager[object]":
-        """On a GPU each worker has a stream of its own, so that one copies while another computes."""
-        if self._device == "cpu":
-            return nullcontext()
-        import torch
-
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._local.stream)
 
     def _shrink(self, failed: int) -> None:
         smaller = max(1, failed // 2)

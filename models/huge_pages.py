@@ -7,41 +7,38 @@ time (docs/performance.md).
 import mmap
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import numpy as np
+import numpy.typing as npt
 
 _PAGE = 1 << 21
 _LINE = 64
 
 
-def zeros(size: int) -> "torch.Tensor":
-    """Return `size` zeros, float32."""
-    import torch
-
-    return _allocate(4 * size)[: 4 * size].view(torch.float32)
+def zeros(size: int) -> npt.NDArray[np.float32]:
+    """Return `size` zeros."""
+    return _allocate(4 * size)[: 4 * size].view(np.float32)
 
 
-def moved(tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
-    """Return copies of tensors, one behind the other, each beginning a cache line."""
-    sizes = [-(-tensor.nbytes // _LINE) * _LINE for tensor in tensors]
+def moved(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Return copies of arrays, one behind the other, each beginning a cache line."""
+    sizes = [-(-array.nbytes // _LINE) * _LINE for array in arrays]
     memory, copies, start = _allocate(sum(sizes)), [], 0
-    for tensor, size in zip(tensors, sizes, strict=True):
-        place = memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        copies.append(place.copy_(tensor))
+    for array, size in zip(arrays, sizes, strict=True):
+        place = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        place[...] = array
+        copies.append(place)
         start += size
     return copies
 
 
-def _allocate(size: int) -> "torch.Tensor":
-    """Return `size` zero bytes; they are given back with the last tensor that looks at them."""
-    import torch
-
+def _allocate(size: int) -> npt.NDArray[np.uint8]:
+    """Return `size` zero bytes; they are given back with the last array that looks at them."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(size, dtype=torch.uint8)
+        return np.zeros(size, np.uint8)
     # One page more, since the first may begin anywhere.
     memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a system that has no such pages has the others
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    return np.frombuffer(memory, np.uint8)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.architectures.packed import PackedBatch
+from models.architectures.torch_bert import sparsify
 from models.errors import ModelLoadError
-from models.sparse import SparseRows, sparsify
+from models.sparse import SparseRows
 
 if TYPE_CHECKING:
     import torch

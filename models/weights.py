@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from models.errors import ModelLoadError
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGE_PREFIX = "package:"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -133,22 +133,39 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelLoadError(f"No weights in [{folder}]: there is no safetensors file")
 
 
-def read_tensors(folder: Path) -> "dict[str, torch.Tensor]":
-    """Read all tensors of a checkpoint, as they are stored.
+def read_tensors(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Read all tensors of a checkpoint that hold fractions, as float32, whatever they are stored in.
 
     Raises:
         ModelLoadError: a file is damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
     for path in weight_files(folder):
         try:
-            tensors.update(load_file(path))
+            tensors.update(_read_file(path))
         except (SafetensorError, OSError) as error:
             raise ModelLoadError(f"The weights in [{path}] cannot be read: {error}") from error
     return tensors
+
+
+def _read_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    from safetensors import deserialize, safe_open
+
+    with safe_open(path, framework="np") as file:
+        stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+        found = {
+            name: file.get_tensor(name).astype(np.float32, copy=False)
+            for name, dtype in stored.items()
+            if dtype in ("F64", "F32", "F16")
+        }
+    if "BF16" in stored.values():  # numpy has no such type: they are the upper halves of float32
+        for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+            if tensor["dtype"] == "BF16":
+                halves = np.frombuffer(tensor["data"], np.uint16).astype(np.uint32)
+                found[name] = (halves << 16).view(np.float32).reshape(tensor["shape"])
+    return found
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Workers:
         """
         self.plan = plan
         self._turn: AbstractContextManager[object] = nullcontext() if cores is None else _turns(cores)
-        self._pool = ThreadPoolExecutor(plan.most * plan.threads, "model-copy", initializer=_use_one_thread)
+        self._pool = ThreadPoolExecutor(plan.most * plan.threads, "model-copy")
         ready = min(plan.least, plan.most) * plan.threads
         # Each of these waits for all the others, so that none of them can take the place of two.
         self._together = threading.Barrier(max(ready, 1))
@@ -102,22 +102,3 @@ class Workers:
 @lru_cache(maxsize=1)
 def _turns(cores: int) -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(cores)
-
-
-_SETTING_THREADS = threading.Lock()
-
-
-def _use_one_thread() -> None:
-    """Let the calling thread compute alone.
-
-    torch keeps the number of threads per thread, but a new thread takes the number that was set last anywhere. So
-    another thread sets the old number again.
-    """
-    import torch
-
-    with _SETTING_THREADS:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restore = threading.Thread(target=torch.set_num_threads, args=(before,))
-        restore.start()
-        restore.join()

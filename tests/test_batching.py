@@ -1,6 +1,9 @@
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.architectures.packed import Group, PackedBatch
-from models.batching import gather, plan_batches
+from models.architectures.packed import Group, OnDevice, PackedBatch
+from models.batching import TokenBatch, gather, plan_batches
 from models.engine import Engine
 from models.errors import InferenceError
 from models.tokens import TokenizedTexts
-from models.workers import _SETTING_THREADS, Allocations, Workers, allocations
+from models.workers import Allocations, Workers, allocations
 
 
 class WordTokens:
@@ -30,8 +33,8 @@ def make_engine(budget: int = 8, threads: int = 2) -> Engine:
     return Engine(WordTokens(), Workers(Allocations(1, threads, threads)), "cpu", budget)
 
 
-def sums(batch: PackedBatch) -> list[int]:
-    return [int(part.sum()) for part in batch.ids.split(list(batch.lengths))]
+def sums(batch: TokenBatch) -> list[int]:
+    return [int(batch.ids[tokens].sum()) for tokens in batch.slices()]
 
 
 def run(engine: Engine, texts: list[str], compute=sums) -> list[int]:
@@ -62,15 +65,16 @@ def test_no_batch_could_take_one_text_more(lengths: list[int], budget: int) -> N
 
 def test_gather_copies_rows_end_to_end() -> None:
     ids = np.arange(10, dtype=np.int32)
-    starts, lengths = np.array([0, 3, 4]), np.array([3, 1, 6], np.int32)
-    assert gather(ids, starts, lengths, [2, 0]).tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2]
-    assert gather(ids, starts, lengths, []).tolist() == []
+    starts, nothing = np.array([0, 3, 4]), np.zeros(0, np.int64)
+    assert gather(ids, starts, np.array([6, 3]), np.array([2, 0])).tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert gather(ids, starts, nothing, nothing).tolist() == []
 
 
 def test_groups_are_neighbours_of_equal_length() -> None:
     batch = PackedBatch(torch.arange(11), [4, 2, 2, 3])
     assert list(batch.groups()) == [Group(0, 1, 4), Group(4, 2, 2), Group(8, 1, 3)]
     assert batch.ends().tolist() == [0, 4, 6, 8, 11]
+    assert batch.positions().tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 2]
 
 
 def test_results_come_back_in_the_order_of_the_texts() -> None:
@@ -81,12 +85,13 @@ def test_results_come_back_in_the_order_of_the_texts() -> None:
 def test_a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() -> None:
     seen: list[int] = []
 
-    def compute(batch: PackedBatch) -> list[int]:
+    def on_device(batch: PackedBatch) -> list[int]:
         seen.append(len(batch.ids))
         if len(batch.ids) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sums(batch)
+        return [int(part.sum()) for part in batch.ids.split(list(batch.lengths))]
 
+    compute = OnDevice(on_device, "cpu")
     engine = make_engine(budget=64, threads=1)
     assert run(engine, ["a bb ccc dddd"] * 40, compute) == [10] * 40
     assert max(seen) == 64
@@ -97,7 +102,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() -> None:
 
 
 def test_memory_for_one_text_alone_missing_is_an_error_that_says_so() -> None:
-    def compute(batch: PackedBatch) -> list[int]:
+    def compute(batch: TokenBatch) -> list[int]:
         raise MemoryError
 
     with pytest.raises(InferenceError, match=r"Out of memory on \[cpu\] with one text of 3 tokens") as caught:
@@ -106,7 +111,7 @@ def test_memory_for_one_text_alone_missing_is_an_error_that_says_so() -> None:
 
 
 def test_an_error_of_the_model_reaches_the_caller_and_the_engine_goes_on() -> None:
-    def compute(batch: PackedBatch) -> list[int]:
+    def compute(batch: TokenBatch) -> list[int]:
         if 9 in batch.ids:
             raise RuntimeError("bad text")
         return sums(batch)
@@ -160,19 +165,36 @@ def test_allocations_mean_copies_and_threads(settings: dict, expected: Allocatio
     assert allocations(settings, cores=8) == expected
 
 
+ALONE = """
+import threading
+import numpy as np
+import torch
+from models.architectures.packed import OnDevice
+from models.batching import TokenBatch
+from models.workers import Allocations, Workers
+
+torch.set_num_threads(3)
+workers = Workers(Allocations(2, 1, 2))
+together = threading.Barrier(2)  # both workers have begun when each of them has reached it
+compute = OnDevice(lambda _: (together.wait(), torch.get_num_threads()), "cpu")
+batch = TokenBatch(np.zeros(1, np.int32), np.ones(1, np.int64))
+both = [workers.submit(compute, batch) for _ in range(2)]
+assert [each.result()[1] for each in both] == [1, 1]
+fresh = []
+thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+thread.start()
+thread.join()
+assert [torch.get_num_threads(), *fresh] == [3, 3]
+"""
+
+
 def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() -> None:
-    before = torch.get_num_threads()
-    workers = Workers(Allocations(2, 1, 2))
-    together = threading.Barrier(2)  # both workers have begun when each of them has reached it
-    both = [workers.submit(lambda: (together.wait(), torch.get_num_threads())) for _ in range(2)]
-    assert [each.result()[1] for each in both] == [1, 1]
-    fresh: list[int] = []
-    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
-    with _SETTING_THREADS:  # copies of other tests may be starting still
-        thread.start()
-        thread.join()
-    workers.close()
-    assert [torch.get_num_threads(), *fresh] == [before, before]
+    """In a process of its own: what it looks at belongs to the process, and other tests' threads use torch, too."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_least_number_of_copies_is_ready_at_once():

@@ -1,5 +1,7 @@
 """Dense models against transformers and sentence-transformers on the same checkpoints."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,21 +9,24 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import TEXTS, add_pooling, endpoint, make_encoder
+from safetensors.torch import load_file, save_file
 
-from models.architectures import native
+from models.architectures import bert, native
 from models.architectures.packed import PackedBatch
-from models.errors import ValidationError
+from models.batching import TokenBatch
+from models.errors import InferenceError, ValidationError
 from models.local import local_model
 from models.vectors import encode_elements, shorten
 
 MINILM = "all-minilm-l6-v2"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(params=["newest", "avx512", "avx2", "off"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
     monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "newest" else request.param)
-    found = native.kernels((), torch.float32)
+    found = native.kernels((), "float32")
     allowed = {"newest": {32, 12, 6}, "avx512": {12, 6}, "avx2": {6}, "off": set()}[request.param]
     assert found is None or found.strip in allowed
     return request.param
@@ -170,7 +175,7 @@ def test_half_precision_without_instructions_for_it_is_a_mistake_in_the_config(
         model.load("cpu")
 
 
-HAS_AMX = native.kernels((), torch.bfloat16) is not None
+HAS_AMX = native.kernels((), "bfloat16") is not None
 
 
 @pytest.mark.skipif(not HAS_AMX, reason="needs a processor with AMX")
@@ -209,6 +214,52 @@ def test_matmul_precision_settings_change_nothing(kernels: str) -> None:
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_are_computed_with_in_float32(
+    dtype: torch.dtype, kernels: str, tmp_path: Path
+) -> None:
+    folder = make_encoder("bert", tmp_path / "model")
+    path = folder / "model.safetensors"
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    save_file({**stored, "embeddings.position_ids": torch.arange(4)}, path)
+    add_pooling(folder, "mean")
+    found = local_model(endpoint("text_embedding", folder)).load("cpu").embed(TEXTS, "ingest")
+    np.testing.assert_allclose(found.values, reference(folder, TEXTS, "mean"), atol=2e-5)
+
+
+@pytest.mark.parametrize("ids", [[3, 10, 1], [3] * 5])
+def test_a_tokenizer_of_another_checkpoint_is_an_error(ids: list[int]) -> None:
+    norm = (np.ones(32, np.float32), np.zeros(32, np.float32))
+    matrix = (np.zeros((32, 32), np.float32), norm[1])
+    layer = bert.Layer(
+        (np.zeros((96, 32), np.float32), np.zeros(96, np.float32)), matrix, norm, matrix, matrix, norm
+    )
+    words, positions = np.zeros((10, 32), np.float32), np.zeros((4, 32), np.float32)
+    weights = bert.BertWeights(words, positions, norm, [layer], 1, 1e-12, "gelu")
+    found = native.kernels_for(weights, "float32")
+    if found is None:
+        pytest.skip("no kernels for this processor")
+    with pytest.raises(InferenceError, match="10 tokens and 4 positions have weights"):
+        native.NativeEncoder(weights, found).forward(
+            TokenBatch(np.array(ids, np.int32), np.array([len(ids)]))
+        )
+
+
+def test_with_kernels_torch_is_never_imported() -> None:
+    """Importing it takes seconds, longer than a search or a small run does otherwise."""
+    if native.kernels((), "float32") is None:
+        pytest.skip("no kernels for this processor")
+    code = """
+import sys
+from models.registry import Registry, open_model
+for name in (".minilm-l6-v2", ".splade-tiny"):
+    assert len(open_model(Registry().get(name)).load("cpu").embed(["a b", "c"], "search")) == 2
+assert not {"torch", "transformers"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_several_threads_may_embed_at_once(kernels: str) -> None:
     model = local_model(endpoint("text_embedding", MINILM)).load("cpu")
     batches = [[f"{text} {n}" for text in TEXTS] for n in range(6)]
@@ -234,7 +285,7 @@ def test_half_precision_on_a_gpu_is_close_to_float32_on_the_cpu() -> None:
 
 @pytest.mark.gpu
 def test_unpadded_attention_on_a_gpu_equals_text_by_text() -> None:
-    from models.architectures.bert import _attend_unpadded
+    from models.architectures.torch_bert import _attend_unpadded
 
     lengths = [70, 33, 33, 5, 1]
     qkv = torch.randn(sum(lengths), 3, 4, 32, device="cuda", dtype=torch.bfloat16)

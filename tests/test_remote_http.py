@@ -1,5 +1,6 @@
 """Requests to services: retries, deadlines, bounds, and answers that are wrong."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from scripted_service import scripted_service
 
 from models.endpoint import parse_endpoint
 from models.errors import InferenceError, ModelLoadError, TransientError
-from models.remote.http import Policy
+from models.remote.http import HttpClient, Policy
 from models.remote.model import remote_model
 
 QUICK = Policy(timeout=2.0, attempts=3, first_wait=0.01, max_wait=0.3, patience=20)
@@ -42,6 +43,18 @@ def embed(service, texts, policy=QUICK, **settings):
         return embedder.embed(texts, "ingest")
     finally:
         embedder.close()
+
+
+def test_an_embedder_that_nobody_holds_closes_its_connections(monkeypatch):
+    closed = []
+    monkeypatch.setattr(HttpClient, "close", lambda client: closed.append(client))
+    with scripted_service() as service:
+        embedder = remote_model(openai(service.url), QUICK).load()
+        embedder.embed(["a"], "ingest")
+        assert closed == []
+        del embedder
+        gc.collect()
+    assert len(closed) == 1
 
 
 def test_embeddings_come_back_in_the_order_of_the_texts():

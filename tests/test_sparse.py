@@ -1,6 +1,7 @@
 """Sparse models against transformers and sentence-transformers on the same checkpoints."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 from checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm
 
-from models import sparse
-from models.architectures import native
+from models.architectures import native, torch_bert
+from models.embeddings import SparseEmbeddings
 from models.errors import ModelLoadError
 from models.local import local_model
 
@@ -41,7 +42,7 @@ def reference(folder: Path, texts: list[str], twice: bool = False, window: int =
     return found
 
 
-def as_matrix(embeddings: sparse.SparseEmbeddings) -> np.ndarray:
+def as_matrix(embeddings: SparseEmbeddings) -> np.ndarray:
     found = np.zeros((len(embeddings), len(embeddings.vocabulary)), np.float32)
     rows = np.repeat(np.arange(len(embeddings)), np.diff(embeddings.indptr))
     found[rows, embeddings.token_ids] = embeddings.weights
@@ -88,7 +89,7 @@ def test_a_batch_never_has_more_logits_than_its_limit(
 ) -> None:
     folder = make_masked_lm("bert", tmp_path / "model")
     monkeypatch.setenv(native.DISABLING_VARIABLE, "off")
-    monkeypatch.setattr(sparse, "CPU_LOGITS", 200)
+    monkeypatch.setattr(torch_bert, "CPU_LOGITS", 200)
     largest = 0
     original = torch.Tensor.__matmul__
 
@@ -145,17 +146,21 @@ class Traced(torch.nn.Module):
         return (weights.sum(1, keepdim=True) + (types + positions).sum() * 0,)
 
 
+DEPRECATED_FORMAT = "ignore:.*torch.jit.*"  # Eland exports it, and torch still reads it
+
+
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     example = torch.ones(1, 3, dtype=torch.int64)
-    torch.jit.trace(Traced(), (example, example, example, example)).save(tmp_path / "elser.pt")
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.trace(Traced(), (example, example, example, example)).save(tmp_path / "elser.pt")
     (tmp_path / "vocab.txt").write_text(
         "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "."])
     )
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(DEPRECATED_FORMAT)
 def test_elser_runs_from_the_owners_export_by_explicit_opt_in(exported: Path) -> None:
     settings = {"location": str(exported), "backend": "torchscript"}
     model = local_model(endpoint("sparse_embedding", ".elser_model_2"), {".elser_model_2": settings})

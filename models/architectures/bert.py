@@ -1,17 +1,20 @@
-"""BERT, MiniLM, RoBERTa, XLM-RoBERTa and DistilBERT: learned positions, layer norm after each sublayer."""
+"""The weights of BERT, MiniLM, RoBERTa, XLM-RoBERTa and DistilBERT: learned positions, layer norm after each sublayer.
+
+`models.architectures.native` and `models.architectures.torch_bert` compute with them.
+"""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from models.architectures.packed import PackedBatch
+import numpy as np
+import numpy.typing as npt
+
 from models.errors import ModelLoadError
 
-if TYPE_CHECKING:
-    import torch
-
-    Pair = tuple[torch.Tensor, torch.Tensor]
+Array = npt.NDArray[np.float32]
+Pair = tuple[Array, Array]
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
@@ -60,12 +63,12 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
 class Layer:
     """One layer's weights, (weight, bias) each; query, key and value in one matrix."""
 
-    qkv: "Pair"
-    out: "Pair"
-    norm1: "Pair"
-    up: "Pair"
-    down: "Pair"
-    norm2: "Pair"
+    qkv: Pair
+    out: Pair
+    norm1: Pair
+    up: Pair
+    down: Pair
+    norm2: Pair
 
 
 @dataclass(frozen=True)
@@ -82,30 +85,41 @@ class BertWeights:
         activation: of the feed-forward layers.
     """
 
-    words: "torch.Tensor"
-    positions: "torch.Tensor"
-    norm: "Pair"
+    words: Array
+    positions: Array
+    norm: Pair
     layers: list[Layer]
     heads: int
     epsilon: float
     activation: str
 
-    def embed(self, batch: PackedBatch) -> "torch.Tensor":
-        """Sum word, position and type embeddings [tokens, hidden], not yet normalized."""
-        import torch
 
-        device = batch.ids.device
-        positions = torch.cat([torch.arange(length, device=device) for length in batch.lengths])
-        hidden = self.words[batch.ids]
-        hidden += self.positions[positions]
-        return hidden
+@dataclass(frozen=True)
+class HeadWeights:
+    """A masked-LM head.
+
+    Attributes:
+        dense: the layer between, (weight, bias).
+        norm: behind it.
+        decoder: [vocabulary, hidden].
+        bias: [vocabulary].
+        epsilon: of the layer norm.
+        activation: of the layer between.
+    """
+
+    dense: Pair
+    norm: Pair
+    decoder: Array
+    bias: Array
+    epsilon: float
+    activation: str
 
 
-def read_weights(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any]) -> BertWeights:
+def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> BertWeights:
     """Find an encoder's weights in a checkpoint.
 
     Args:
-        tensors: the checkpoint's tensors, already of the dtype and on the device to compute with.
+        tensors: the checkpoint's tensors.
         config: the checkpoint's ``config.json``.
 
     Raises:
@@ -125,17 +139,48 @@ def read_weights(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any
             _layer(weights, f"encoder.layer.{i}.") for i in range(int(setting(config, "num_hidden_layers")))
         ],
         heads=int(setting(config, "num_attention_heads")),
-        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        epsilon=_epsilon(config),
         activation=str(setting(config, "hidden_act")),
     )
 
 
-def _layer(weights: "_Tensors", prefix: str) -> Layer:
-    import torch
+def read_head(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> HeadWeights:
+    """Find the masked-LM head; its decoder is tied to the word embeddings where it is not stored.
 
+    Args:
+        tensors: the checkpoint's tensors.
+        config: the checkpoint's ``config.json``.
+
+    Raises:
+        ModelLoadError: a tensor is missing.
+    """
+    weights = _Tensors(tensors)
+    if "cls.predictions.transform.dense.weight" not in weights:
+        raise ModelLoadError(
+            "The checkpoint has no masked-LM head: no tensor [cls.predictions.transform.dense.weight]"
+        )
+    decoder = "cls.predictions.decoder.weight"
+    return HeadWeights(
+        dense=weights.pair("cls.predictions.transform.dense"),
+        norm=weights.pair("cls.predictions.transform.LayerNorm"),
+        decoder=weights[decoder if decoder in weights else "embeddings.word_embeddings.weight"],
+        bias=weights["cls.predictions.bias"],
+        epsilon=_epsilon(config),
+        activation=str(setting(config, "hidden_act")),
+    )
+
+
+def _epsilon(config: Mapping[str, Any]) -> float:
+    return float(config.get("layer_norm_eps", 1e-12))
+
+
+def _layer(weights: "_Tensors", prefix: str) -> Layer:
     projections = [weights.pair(f"{prefix}attention.self.{name}") for name in ("query", "key", "value")]
     return Layer(
-        qkv=(torch.cat([weight for weight, _ in projections]), torch.cat([bias for _, bias in projections])),
+        qkv=(
+            np.concatenate([weight for weight, _ in projections]),
+            np.concatenate([bias for _, bias in projections]),
+        ),
         out=weights.pair(f"{prefix}attention.output.dense"),
         norm1=weights.pair(f"{prefix}attention.output.LayerNorm"),
         up=weights.pair(f"{prefix}intermediate.dense"),
@@ -147,90 +192,17 @@ def _layer(weights: "_Tensors", prefix: str) -> Layer:
 class _Tensors:
     """A checkpoint's tensors under BERT's names."""
 
-    def __init__(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
         self._tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def __getitem__(self, name: str) -> "torch.Tensor":
+    def __getitem__(self, name: str) -> Array:
         try:
             return self._tensors[name]
         except KeyError:
             raise ModelLoadError(f"The checkpoint has no tensor [{name}]; is it complete?") from None
 
-    def pair(self, name: str) -> "Pair":
+    def pair(self, name: str) -> Pair:
         return self[f"{name}.weight"], self[f"{name}.bias"]
-
-
-class BertEncoder:
-    """The forward pass in PyTorch, on any device and in any dtype; no padding anywhere."""
-
-    def __init__(self, weights: BertWeights) -> None:
-        """Use `weights`."""
-        self._weights = weights
-
-    def forward(self, batch: PackedBatch) -> "torch.Tensor":
-        """Return the last hidden states [tokens, hidden]."""
-        import torch.nn.functional as F
-
-        w = self._weights
-        activate = activation(w.activation)
-        hidden = w.embed(batch)
-        shape = (hidden.shape[1],)
-        hidden = F.layer_norm(hidden, shape, *w.norm, w.epsilon)
-        for layer in w.layers:
-            attended = self._attend(batch, F.linear(hidden, *layer.qkv))
-            hidden = F.layer_norm(hidden.add_(F.linear(attended, *layer.out)), shape, *layer.norm1, w.epsilon)
-            inner = activate(F.linear(hidden, *layer.up))
-            hidden = F.layer_norm(hidden.add_(F.linear(inner, *layer.down)), shape, *layer.norm2, w.epsilon)
-        return hidden
-
-    def _attend(self, batch: PackedBatch, qkv: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        heads = self._weights.heads
-        width = qkv.shape[1] // 3
-        if qkv.is_cuda and qkv.dtype != torch.float32:
-            return _attend_unpadded(batch, qkv.view(len(qkv), 3, heads, width // heads)).reshape(-1, width)
-        parts = []
-        for group in batch.groups():
-            shape = (group.texts, group.length, 3, heads, width // heads)
-            query, key, value = qkv[group.tokens].view(shape).permute(2, 0, 3, 1, 4)
-            out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-            parts.append(out.transpose(1, 2).reshape(-1, width))
-        return torch.cat(parts)
-
-
-def _attend_unpadded(batch: PackedBatch, qkv: "torch.Tensor") -> "torch.Tensor":
-    """Attend within each text in one kernel for texts of any lengths (CUDA, half precision)."""
-    import torch
-    import torch.nn.functional as F
-
-    ends = batch.ends()
-    query, key, value = qkv.unbind(1)
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # older torch: its jagged tensors reach the same kernel with more bookkeeping
-        jagged = torch.nested.nested_tensor_from_jagged
-        query, key, value = (jagged(part, ends).transpose(1, 2) for part in (query, key, value))
-        values: torch.Tensor = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).values()
-        return values
-    longest = max(batch.lengths)
-    attended = varlen_attn(query, key, value, ends, ends, longest, longest)
-    assert isinstance(attended, torch.Tensor)
-    return attended
-
-
-def activation(name: str) -> Any:
-    """Return the activation function of a feed-forward layer.
-
-    Args:
-        name: one of `ACTIVATIONS`.
-    """
-    import torch.nn.functional as F
-
-    if name == "relu":
-        return F.relu
-    approximate = "none" if name == "gelu" else "tanh"
-    return lambda inner: F.gelu(inner, approximate=approximate)

@@ -38,7 +38,7 @@ def is_known(config: Mapping[str, Any]) -> bool:
 class GenericEncoder:
     """A model of transformers behind the packed interface; pads inside, to the longest text of the batch."""
 
-    def __init__(self, folder: Path, device: str, dtype: "torch.dtype", adapter: str | None = None) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str, adapter: str | None = None) -> None:
         """Load the model.
 
         Args:
@@ -69,7 +69,7 @@ class GenericEncoder:
         return hidden[mask]
 
 
-def _load(folder: Path, dtype: "torch.dtype") -> Any:
+def _load(folder: Path, dtype: str) -> Any:
     """Load a model whose every tensor is in the checkpoint; transformers would make up what is missing."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 

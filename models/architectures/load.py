@@ -1,23 +1,22 @@
 """From a checkpoint's files to an embedder that is ready to run."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.architectures import bert, generic, native
-from models.architectures.packed import Encoder
-from models.dense import DenseEmbedder
+from models.architectures import bert, generic, native, packed, torch_bert
+from models.batching import TokenBatch
+from models.dense import Compute, DenseEmbedder
 from models.embeddings import Embedder
 from models.errors import ModelLoadError, ValidationError
 from models.idf import read_idf
-from models.sparse import SparseEmbedder, VocabularyHead
+from models.sparse import SparseEmbedder, SparseRows
 from models.torchscript import ScriptedModel
 from models.weights import read_json, read_tensors
 from models.workers import Workers, allocations, usable_cores
 
 if TYPE_CHECKING:
-    import torch
-
     from models.local import LocalModel
 
 CPU_TOKENS, GPU_TOKENS = 1024, 65_536
@@ -77,21 +76,20 @@ def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
     return build(model, dtype, common)
 
 
-def _dense(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> DenseEmbedder:
+def _dense(model: "LocalModel", dtype: str, common: Mapping[str, Any]) -> DenseEmbedder:
     recipe, settings = model.recipe, model.model_settings
-    encoders: dict[str | None, Encoder] = {}
+    loaded: dict[str | None, Compute] = {}
 
-    def encoder_for(input_type: str) -> Encoder:
+    def model_for(input_type: str) -> Compute:
         adapter = _adapter_to_add(model, input_type)
-        if adapter not in encoders:
-            encoders[adapter] = _encoder(model, common["device"], dtype, adapter)
-        return encoders[adapter]
+        if adapter not in loaded:
+            loaded[adapter] = _pooled(model, common["device"], dtype, adapter)
+        return loaded[adapter]
 
-    encoder_for("ingest")
+    model_for("ingest")
     return DenseEmbedder(
-        encoder_for,
+        model_for,
         model.tokens,
-        pooling=recipe.pooling or "mean",
         unit=bool(recipe.normalize),
         prefixes=recipe.prefixes or {},
         dimensions=model.dimensions,
@@ -114,58 +112,71 @@ def _adapter_to_add(model: "LocalModel", input_type: str) -> str | None:
     return None
 
 
-def _sparse(model: "LocalModel", dtype: "torch.dtype", common: Mapping[str, Any]) -> SparseEmbedder:
-    folder, recipe = model.folder, model.recipe
-    config = read_json(folder, "config.json")
-    tensors = _tensors(folder, common["device"], dtype)
-    tokens = model.tokens
-    head = VocabularyHead(_head_weights(tensors), config, tokens.special_ids(), recipe.activation or "")
-    encoder = _bert_encoder(tensors, config, model.checkpoint.backend)
-    return SparseEmbedder(
-        lambda batch: head.forward(encoder.forward(batch), batch),
-        tokens,
-        idf=read_idf(folder, tokens.vocabulary()) if recipe.query == "idf" else None,
-        **common,
-    )
-
-
-def _encoder(model: "LocalModel", device: str, dtype: "torch.dtype", adapter: str | None) -> Encoder:
+def _pooled(model: "LocalModel", device: str, dtype: str, adapter: str | None) -> Compute:
+    pooling = model.recipe.pooling or "mean"
     config = read_json(model.folder, "config.json")
     if config.get("model_type") not in bert.MODEL_TYPES:
-        return generic.GenericEncoder(model.folder, device, dtype, adapter)
-    return _bert_encoder(_tensors(model.folder, device, dtype), config, model.checkpoint.backend)
+        return packed.pooled(generic.GenericEncoder(model.folder, device, dtype, adapter), pooling, device)
+    weights = bert.read_weights(read_tensors(model.folder), config)
+    found = _kernels(model, weights, device, dtype)
+    if found is not None:
+        return native.pooled(native.NativeEncoder(weights, found), pooling)
+    return packed.pooled(torch_bert.BertEncoder(weights, device, dtype), pooling, device)
 
 
-def _bert_encoder(tensors: "Mapping[str, torch.Tensor]", config: Mapping[str, Any], backend: str) -> Encoder:
-    weights = bert.read_weights(tensors, config)
-    found = native.kernels_for(weights) if backend == "auto" else None
-    return native.NativeEncoder(weights, found) if found is not None else bert.BertEncoder(weights)
+def _sparse(model: "LocalModel", dtype: str, common: Mapping[str, Any]) -> SparseEmbedder:
+    folder, tokens = model.folder, model.tokens
+    idf = read_idf(folder, tokens.vocabulary()) if model.recipe.query == "idf" else None
+    return SparseEmbedder(_expansion(model, common["device"], dtype), tokens, idf=idf, **common)
+
+
+def _expansion(model: "LocalModel", device: str, dtype: str) -> Callable[[TokenBatch], SparseRows]:
+    config, tensors = read_json(model.folder, "config.json"), read_tensors(model.folder)
+    weights, head_weights = bert.read_weights(tensors, config), bert.read_head(tensors, config)
+    special, twice = model.tokens.special_ids(), model.recipe.activation == "log1p_log1p_relu"
+    found = _kernels(model, weights, device, dtype)
+    if found is not None:
+        fast = native.NativeEncoder(weights, found)
+        fast_head = native.NativeHead(head_weights, found, special, twice)
+        return lambda batch: fast_head.forward(fast.forward(batch), batch)
+    encoder = torch_bert.BertEncoder(weights, device, dtype)
+    head = torch_bert.VocabularyHead(head_weights, device, dtype, special, twice)
+    return packed.OnDevice(lambda batch: head.forward(encoder.forward(batch), batch), device)
+
+
+def _kernels(model: "LocalModel", weights: bert.BertWeights, device: str, dtype: str) -> Any | None:
+    wanted = device == "cpu" and model.checkpoint.backend == "auto"
+    return native.kernels_for(weights, dtype) if wanted else None
 
 
 def _scripted(model: "LocalModel", common: Mapping[str, Any]) -> SparseEmbedder:
     tokens = model.tokens
-    script = ScriptedModel(model.folder, common["device"], tokens.special_ids())
+    device = common["device"]
+    script = packed.OnDevice(ScriptedModel(model.folder, device, tokens.special_ids()), device)
     # Elasticsearch spells ELSER's tokens so, since a dot separates the parts of a field name there.
     return SparseEmbedder(script, tokens, rename=lambda token: token.replace(".", "__"), **common)
 
 
-def _tensors(folder: Path, device: str, dtype: "torch.dtype") -> "dict[str, torch.Tensor]":
-    """Read a checkpoint's tensors; the stored dtype never decides what is computed in."""
-    stored = read_tensors(folder)
-    return {name: tensor.to(device, dtype) for name, tensor in stored.items() if tensor.is_floating_point()}
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
+"""Where Linux has the driver of a GPU: NVIDIA's, that of its small boards, that under WSL, and AMD's."""
 
 
 def _device(device: str | None) -> str:
-    import torch
+    """Choose the device, and import PyTorch only if there may be one: that takes seconds."""
+    if device == "cpu":
+        return device
+    may_be = sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
+    if may_be:
+        import torch
 
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not torch.cuda.is_available():
+        if torch.cuda.is_available():
+            return device or "cuda"
+    if device is not None:
         raise ModelLoadError(f"[device: {device}] needs a CUDA device, and this machine has none", status=400)
-    return device
+    return "cpu"
 
 
-def choose_dtype(name: str | None, device: str) -> "torch.dtype":
+def choose_dtype(name: str | None, device: str) -> str:
     """Choose what to compute in.
 
     Args:
@@ -175,36 +186,14 @@ def choose_dtype(name: str | None, device: str) -> "torch.dtype":
     Raises:
         ValidationError: half precision on a CPU that has no instructions for it, where it is slower than full.
     """
-    import torch
-
     name = name or ("float32" if device == "cpu" else "bfloat16")
     if device == "cpu" and name == "float16":
         raise ValidationError(["[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16"])
-    if device == "cpu" and name == "bfloat16" and native.kernels((), torch.bfloat16) is None:
+    if device == "cpu" and name == "bfloat16" and native.kernels((), "bfloat16") is None:
         raise ValidationError(
             [
                 "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see"
                 " docs/performance.md): without them it is slower than float32; leave [dtype] out"
             ]
         )
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def _head_weights(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """Find the masked-LM head; its decoder is tied to the word embeddings where it is not stored."""
-    transform = "cls.predictions.transform"
-    names = {
-        "dense": f"{transform}.dense.weight",
-        "dense_bias": f"{transform}.dense.bias",
-        "norm": f"{transform}.LayerNorm.weight",
-        "norm_bias": f"{transform}.LayerNorm.bias",
-        "decoder_bias": "cls.predictions.bias",
-    }
-    plain = {bert.plain_name(name): tensor for name, tensor in tensors.items()}
-    missing = [name for name in names.values() if name not in plain]
-    if missing:
-        raise ModelLoadError(f"The checkpoint has no masked-LM head: no tensor [{missing[0]}]")
-    head = {part: plain[name] for part, name in names.items()}
-    head["decoder"] = plain.get("cls.predictions.decoder.weight", plain["embeddings.word_embeddings.weight"])
-    return head
+    return name

@@ -1,25 +1,26 @@
-"""BERT's forward pass in compiled kernels, for CPUs with AMX, AVX-512 or AVX2.
+"""BERT's forward pass and the masked-LM head in compiled kernels, for CPUs with AMX, AVX-512 or AVX2.
 
 The kernels (`models/kernels`) are compiled when the package is installed and a C++ compiler is there. Where there is
-none, or the processor is another, `kernels` returns None and PyTorch does the work.
+none, or the processor is another, `kernels` returns None and PyTorch does the work. With kernels PyTorch is not even
+imported, which would take longer than a small run does otherwise.
 """
 
 import ctypes
 import math
 import os
 import threading
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models import huge_pages
-from models.architectures.bert import BertWeights, Layer
-from models.architectures.packed import PackedBatch
-from models.errors import ModelLoadError
-
-if TYPE_CHECKING:
-    import torch
+from models.architectures.bert import Array, BertWeights, HeadWeights, Layer, Pair
+from models.batching import TokenBatch
+from models.errors import InferenceError, ModelLoadError
+from models.sparse import SparseRows, sort_rows
 
 DISABLING_VARIABLE = "SEMANTIC_INGEST_KERNELS"
 """Environment variable: ``off`` leaves the work to PyTorch, ``avx512`` and ``avx2`` use no newer instructions."""
@@ -50,6 +51,17 @@ class _Model(ctypes.Structure):
 _MODEL = ctypes.POINTER(_Model)
 
 
+class _Vocabulary(ctypes.Structure):
+    _fields_ = [
+        *((name, _POINTER) for name in ("dense", "dense_bias", "gain", "shift", "decoder")),
+        *((name, _INT) for name in ("width", "outputs")),
+        ("epsilon", ctypes.c_float),
+    ]
+
+
+_VOCABULARY = ctypes.POINTER(_Vocabulary)
+
+
 class Kernels(ctypes.Structure):
     """The table of functions that `kernels.cpp` exports for one kind of processor."""
 
@@ -59,7 +71,8 @@ class Kernels(ctypes.Structure):
         ("strip", _INT),
         ("workspace", ctypes.CFUNCTYPE(_INT, _MODEL, _INT, _INT)),
         ("forward", ctypes.CFUNCTYPE(None, _MODEL, _POINTER, _POINTER, _INT, _INT, _POINTER)),
-        ("largest", ctypes.CFUNCTYPE(None, *[_POINTER] * 4, _INT, _INT, _INT, _POINTER)),
+        ("largest_workspace", ctypes.CFUNCTYPE(_INT, _VOCABULARY, _INT)),
+        ("largest", ctypes.CFUNCTYPE(None, _VOCABULARY, *[_POINTER] * 3, _INT, _INT, _POINTER)),
     ]
 
 
@@ -72,24 +85,19 @@ _VARIANTS = {
 }
 
 
-def kernels(factors: tuple[int, ...], dtype: "torch.dtype") -> Any | None:
+def kernels(factors: tuple[int, ...], dtype: str) -> Any | None:
     """Return the fastest kernels for this processor; None where there are none or they are switched off.
 
     Args:
         factors: the lengths of a model's dot products; AMX takes only multiples of `AMX_DEPTH`.
-        dtype: of the model's weights. bfloat16 needs AMX. With float32 the embeddings are those of float32 on every
+        dtype: to compute in. ``bfloat16`` needs AMX. With ``float32`` the embeddings are those of float32 on every
             processor: AMX then multiplies each number in two parts.
     """
-    import torch
-
     choice = os.environ.get(DISABLING_VARIABLE, "")
     if choice not in _VARIANTS:
         known = ", ".join(filter(None, _VARIANTS))
         raise ModelLoadError(f"{DISABLING_VARIABLE} must be one of {known}, got [{choice}]", status=400)
-    if dtype == torch.float32:
-        variants = _VARIANTS[choice]
-    else:
-        variants = (_HALF,) if dtype == torch.bfloat16 and choice == "" else ()
+    variants = {"float32": _VARIANTS[choice], "bfloat16": (_HALF,) if choice == "" else ()}.get(dtype, ())
     if any(factor % AMX_DEPTH for factor in factors):
         variants = tuple(one for one in variants if one not in (_HALF, _TWO_HALVES))
     return next((found for one in variants if (found := _load(one)) is not None), None)
@@ -107,159 +115,204 @@ def _load(variant: int) -> Any | None:
     return found.contents if found else None
 
 
-def kernels_for(weights: BertWeights) -> Any | None:
-    """Return the kernels that can run this encoder: on CPU, with the activation that they know."""
-    words = weights.words
-    if words.device.type != "cpu" or weights.activation != "gelu":
+def kernels_for(weights: BertWeights, dtype: str) -> Any | None:
+    """Return the kernels that can run this encoder, and a head of its width; they know one activation."""
+    if weights.activation != "gelu" or not weights.layers:
         return None
-    width = words.shape[1]
-    inner = len(weights.layers[0].up[0]) if weights.layers else width
-    return kernels((width, width // weights.heads, inner), words.dtype)
+    width = weights.words.shape[1]
+    return kernels((width, width // weights.heads, len(weights.layers[0].up[0])), dtype)
 
 
 class NativeEncoder:
-    """The forward pass in compiled kernels, one thread a call. Safe to call from several threads."""
+    """The forward pass, one thread a call. Safe to call from several threads."""
 
     def __init__(self, weights: BertWeights, found: Any) -> None:
         """Lay out the weights; the originals can be let go.
 
         Args:
-            weights: an encoder.
+            weights: an encoder with layers.
             found: what `kernels_for` returned for it.
         """
         self._kernels = found
-        # Only what sums up the embeddings stays as it was.
-        self._embeddings = BertWeights(
-            weights.words.float(),
-            weights.positions.float(),
-            weights.norm,
-            [],
-            weights.heads,
-            weights.epsilon,
-            "gelu",
+        self._words, self._positions, *norm = huge_pages.moved(
+            [weights.words, weights.positions, *weights.norm]
         )
-        layers = [self._lay_out(layer, weights.heads) for layer in weights.layers]
-        self._tensors = [
-            dict(zip(layer, huge_pages.moved(list(layer.values())), strict=True)) for layer in layers
-        ]
-        self._layers = (_Layer * len(self._tensors))(
-            *(_Layer(*(tensors[name].data_ptr() for name in _LAYER_FIELDS)) for tensors in self._tensors)
-        )
-        gain, shift = (tensor.float().contiguous() for tensor in weights.norm)
-        self._norm = (gain, shift)
-        inner, width = weights.layers[0].up[0].shape if weights.layers else (0, weights.words.shape[1])
+        laid_out = [_lay_out_layer(layer, weights.heads, found) for layer in weights.layers]
+        layers = [dict(zip(each, huge_pages.moved(list(each.values())), strict=True)) for each in laid_out]
+        self._arrays = (norm, layers)  # what the structure points to
         self._model = _Model(
-            self._layers,
-            gain.data_ptr(),
-            shift.data_ptr(),
-            len(self._tensors),
-            width,
-            inner,
+            (_Layer * len(layers))(
+                *(_Layer(*(_at(layer[name]) for name in _LAYER_FIELDS)) for layer in layers)
+            ),
+            *map(_at, norm),
+            len(layers),
+            weights.words.shape[1],
+            len(weights.layers[0].up[0]),
             weights.heads,
             weights.epsilon,
         )
         self._local = threading.local()
 
-    def _lay_out(self, layer: Layer, heads: int) -> "dict[str, torch.Tensor]":
-        weight, bias = (part.float().clone() for part in layer.qkv)
-        width = len(bias) // 3
-        # The kernels compute powers of two of the scores as they come: all factors go into the queries.
-        scale = math.log2(math.e) / math.sqrt(width // heads)
-        weight[:width] *= scale
-        bias[:width] *= scale
-        tensors = {
-            "gain1": layer.norm1[0],
-            "shift1": layer.norm1[1],
-            "gain2": layer.norm2[0],
-            "shift2": layer.norm2[1],
-        }
-        matrices = {"qkv": (weight, bias), "out": layer.out, "up": layer.up, "down": layer.down}
-        for name, (matrix, offsets) in matrices.items():
-            tensors[name] = lay_out(matrix.float(), self._kernels.strip, self._kernels.parts)
-            tensors[f"{name}_bias"] = _pad(offsets, self._kernels.strip)
-        return {
-            name: (tensor if name in matrices else tensor.float()).contiguous()
-            for name, tensor in tensors.items()
-        }
+    def forward(self, batch: TokenBatch) -> Array:
+        """Return the last hidden states [tokens, hidden].
 
-    def forward(self, batch: PackedBatch) -> "torch.Tensor":
-        """Return the last hidden states [tokens, hidden]."""
-        rows = self._embeddings.embed(batch)
-        lengths = np.array(batch.lengths, np.int64)
-        if not self._tensors or not len(rows):
-            raise ValueError("an encoder needs layers, and a batch needs tokens")
-        size = self._kernels.workspace(self._model, len(rows), int(lengths.max()))
+        Raises:
+            InferenceError: a token or a position is not in the checkpoint.
+        """
+        rows = self._embed(batch)
+        size = self._kernels.workspace(self._model, len(rows), int(batch.lengths.max()))
         space = _workspace(self._local, size)
         self._kernels.forward(
-            self._model, rows.data_ptr(), lengths.ctypes.data, len(lengths), len(rows), space.data_ptr()
+            self._model, _at(rows), _at(batch.lengths), len(batch.lengths), len(rows), _at(space)
         )
         return rows
 
+    def _embed(self, batch: TokenBatch) -> Array:
+        """Sum word, position and type embeddings, not yet normalized."""
+        try:
+            rows = self._words[batch.ids]
+            for tokens in batch.slices():
+                rows[tokens] += self._positions[: tokens.stop - tokens.start]
+        except (IndexError, ValueError) as error:
+            raise InferenceError(
+                f"The tokenizer and the weights of a checkpoint do not fit: {len(self._words)} tokens and"
+                f" {len(self._positions)} positions have weights, and a text has token {batch.ids.max()} or"
+                f" {batch.lengths.max()} tokens"
+            ) from error
+        return rows
 
-class LargestLogits:
-    """The largest logit of each output over the tokens of each text, without the logits in between."""
 
-    def __init__(self, decoder: "torch.Tensor", found: Any) -> None:
-        """Lay out a decoder [outputs, hidden]."""
+def pooled(encoder: NativeEncoder, pooling: str) -> Callable[[TokenBatch], Array]:
+    """Reduce each text's hidden states to one row [texts, hidden].
+
+    Args:
+        encoder: gives the hidden states.
+        pooling: ``mean``, ``cls`` or ``last``.
+    """
+    reduce = _POOLINGS[pooling]
+
+    def compute(batch: TokenBatch) -> Array:
+        hidden = encoder.forward(batch)
+        return np.stack([reduce(hidden[tokens]) for tokens in batch.slices()])
+
+    return compute
+
+
+_POOLINGS: dict[str, Callable[[Array], Array]] = {
+    "mean": lambda states: states.mean(0),
+    "cls": lambda states: states[0],
+    "last": lambda states: states[-1],
+}
+
+
+class NativeHead:
+    """A masked-LM head, max-pooled over each text: the logits in between never leave the registers."""
+
+    def __init__(
+        self, weights: HeadWeights, found: Any, special_ids: npt.NDArray[np.int64], twice: bool
+    ) -> None:
+        """Lay out the weights; the originals can be let go.
+
+        Args:
+            weights: the head of an encoder that `found` can run.
+            found: what `kernels_for` returned for the encoder.
+            special_ids: tokens that never get a weight.
+            twice: take the logarithm of the weights twice.
+        """
         self._kernels = found
-        self._outputs = len(decoder)
-        (self._panels,) = huge_pages.moved([lay_out(decoder.float(), found.panel, found.parts)])
+        self._bias, self._special, self._twice = weights.bias, special_ids, twice
+        self._arrays = huge_pages.moved(
+            [
+                *_lay_out_pair(weights.dense, found),
+                *weights.norm,
+                lay_out(weights.decoder, found.panel, found.parts),
+            ]
+        )
+        outputs, width = weights.decoder.shape
+        self._head = _Vocabulary(*map(_at, self._arrays), width, outputs, weights.epsilon)
         self._local = threading.local()
 
-    def __call__(self, hidden: "torch.Tensor", batch: PackedBatch) -> "torch.Tensor":
-        """Return the largest logits [texts, outputs] of hidden states [tokens, hidden]."""
-        import torch
-
-        hidden = hidden.float().contiguous()
-        lengths = np.array(batch.lengths, np.int64)
-        best = torch.empty((len(lengths), self._outputs))
-        padded = len(hidden) + AMX_DEPTH
-        space = _workspace(self._local, self._kernels.parts * padded * hidden.shape[1] // 2 + AMX_DEPTH)
+    def forward(self, hidden: Array, batch: TokenBatch) -> SparseRows:
+        """Turn hidden states [tokens, hidden] into sparse rows."""
+        best = np.empty((len(batch.lengths), len(self._bias)), np.float32)
+        space = _workspace(self._local, self._kernels.largest_workspace(self._head, len(hidden)))
         self._kernels.largest(
-            hidden.data_ptr(),
-            self._panels.data_ptr(),
-            lengths.ctypes.data,
-            best.data_ptr(),
-            len(lengths),
-            hidden.shape[1],
-            self._outputs,
-            space.data_ptr(),
+            self._head,
+            _at(hidden),
+            _at(batch.lengths),
+            _at(best),
+            len(batch.lengths),
+            len(hidden),
+            _at(space),
         )
-        return best
+        # The bias is the same for all tokens of a column, and the activation grows with its input: both can wait
+        # until one row a text is left.
+        best += self._bias
+        best[:, self._special] = 0
+        rows, token_ids = np.divmod(np.flatnonzero(best > 0), len(self._bias))
+        weights = np.log1p(best[rows, token_ids])
+        return sort_rows(rows, token_ids, np.log1p(weights) if self._twice else weights, len(best))
 
 
-def _workspace(local: threading.local, size: int) -> "torch.Tensor":
-    """Memory of at least `size` floats for one call, kept for the next one of the same thread."""
-    space: torch.Tensor | None = getattr(local, "space", None)
-    if space is None or len(space) < size:
-        space = local.space = huge_pages.zeros(size)
-    return space
+def _lay_out_layer(layer: Layer, heads: int, found: Any) -> dict[str, npt.NDArray[Any]]:
+    weight, bias = (part.copy() for part in layer.qkv)
+    width = len(bias) // 3
+    # The kernels compute powers of two of the scores as they come: all factors go into the queries.
+    scale = math.log2(math.e) / math.sqrt(width // heads)
+    weight[:width] *= scale
+    bias[:width] *= scale
+    arrays = dict(zip(("gain1", "shift1", "gain2", "shift2"), (*layer.norm1, *layer.norm2), strict=True))
+    pairs = {"qkv": (weight, bias), "out": layer.out, "up": layer.up, "down": layer.down}
+    for name, pair in pairs.items():
+        arrays[name], arrays[f"{name}_bias"] = _lay_out_pair(pair, found)
+    return arrays
 
 
-def lay_out(matrix: "torch.Tensor", strip: int, parts: int) -> "torch.Tensor":
+def _lay_out_pair(pair: Pair, found: Any) -> tuple[npt.NDArray[Any], Array]:
+    weight, bias = pair
+    return lay_out(weight, found.strip, found.parts), _pad(bias, found.strip)
+
+
+def lay_out(matrix: Array, strip: int, parts: int) -> npt.NDArray[Any]:
     """Lay out [outputs, inputs] for the kernels, padded with zeros to whole strips of outputs.
 
     Args:
-        matrix: float32.
+        matrix: what to lay out.
         strip: outputs of a strip.
-        parts: 0 gives strips of float32, [outputs / strip, inputs, strip]; else tiles of bfloat16,
+        parts: 0 gives strips of float32, [outputs / strip, inputs, strip]; else tiles of bfloat16 in uint16,
             [outputs / 16, inputs / 32, parts, 16, 16, 2], where each part holds what the parts before it lost.
     """
-    import torch
-
     padded = _pad(matrix, strip)
+    inputs = matrix.shape[1]
     if not parts:
-        return padded.view(-1, strip, matrix.shape[1]).transpose(1, 2).contiguous()
-    tiles = padded.view(-1, 16, matrix.shape[1] // AMX_DEPTH, 16, 2).permute(0, 2, 3, 1, 4)
+        return padded.reshape(-1, strip, inputs).swapaxes(1, 2)
+    tiles = padded.reshape(-1, 16, inputs // AMX_DEPTH, 16, 2).transpose(0, 2, 3, 1, 4)
     rounded = []
     for _ in range(parts):
-        rounded.append(tiles.to(torch.bfloat16))
-        tiles = tiles - rounded[-1].float()
-    return torch.stack(rounded, 2).contiguous()
+        rounded.append(_to_bfloat16(tiles))
+        tiles = tiles - (rounded[-1].astype(np.uint32) << 16).view(np.float32)
+    return np.stack(rounded, 2)
 
 
-def _pad(tensor: "torch.Tensor", strip: int) -> "torch.Tensor":
-    import torch
+def _to_bfloat16(values: Array) -> npt.NDArray[np.uint16]:
+    """Keep the upper half of each number, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
-    missing = -len(tensor) % strip
-    return torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))]).contiguous()
+
+def _pad(array: Array, strip: int) -> Array:
+    return np.pad(array, [(0, -len(array) % strip)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _at(array: npt.NDArray[Any]) -> int:
+    """Address of an array whose numbers lie side by side."""
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def _workspace(local: threading.local, size: int) -> Array:
+    """Memory of at least `size` floats for one call, kept for the next one of the same thread."""
+    space: Array | None = getattr(local, "space", None)
+    if space is None or len(space) < size:
+        space = local.space = huge_pages.zeros(size)
+    return space

@@ -30,6 +30,13 @@ struct Model {
     float epsilon;
 };
 
+// The weights of a masked-LM head: a layer with its norm, and the decoder [outputs][width].
+struct Vocabulary {
+    const float *dense, *dense_bias, *gain, *shift, *decoder;
+    int64_t width, outputs;
+    float epsilon;
+};
+
 #define INLINE static inline __attribute__((always_inline))
 
 #pragma GCC push_options
@@ -61,14 +68,15 @@ struct Kernels {
     int64_t panel, strip;
     int64_t (*workspace)(const Model *, int64_t, int64_t);
     void (*forward)(const Model *, float *, const int64_t *, int64_t, int64_t, float *);
-    void (*largest)(const float *, const float *, const int64_t *, float *, int64_t, int64_t, int64_t, float *);
+    int64_t (*largest_workspace)(const Vocabulary *, int64_t);
+    void (*largest)(const Vocabulary *, const float *, const int64_t *, float *, int64_t, int64_t, float *);
 };
 
 static const Kernels KERNELS[] = {
-    {1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest<1>},
-    {2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest<2>},
-    {0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest},
-    {0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest},
+    {1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest_workspace<1>, amx::largest<1>},
+    {2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest_workspace<2>, amx::largest<2>},
+    {0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest_workspace, avx512::largest},
+    {0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest_workspace, avx2::largest},
 };
 
 // Whether there is AMX with bfloat16, and the system lets this process use its registers.

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,13 +65,9 @@ class RemoteEmbedder:
             close: closes the connections.
             retries: counts the requests that were tried again.
         """
-        self._name, self._protocol, self._post, self._limits, self._close = (
-            name,
-            protocol,
-            post,
-            limits,
-            close,
-        )
+        self._name, self._protocol, self._post, self._limits = name, protocol, post, limits
+        # Stages share an embedder and the last one to drop it does not know that it is the last.
+        self._close = weakref.finalize(self, close)
         self._retries = retries
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"embed-{name}")
         self._vocabulary = Vocabulary()
