@@ -279,29 +279,39 @@ def lay_out(matrix: Array, strip: int, parts: int) -> npt.NDArray[Any]:
     Args:
         matrix: what to lay out.
         strip: outputs of a strip.
-        parts: 0 gives strips of float32, [outputs / strip, inputs, strip]; else tiles of bfloat16 in uint16,
-            [outputs / 16, inputs / 32, parts, 16, 16, 2], where each part holds what the parts before it lost.
+        parts: 0 gives strips of float32, [outputs / strip, inputs, strip]; else tiles of pairs of bfloat16,
+            [outputs / 16, inputs / 32, parts, 16, 16], where each part holds what the parts before it lost.
     """
     padded = _pad(matrix, strip)
-    inputs = matrix.shape[1]
+    outputs, inputs = padded.shape
     if not parts:
         return padded.reshape(-1, strip, inputs).swapaxes(1, 2)
-    tiles = padded.reshape(-1, 16, inputs // AMX_DEPTH, 16, 2).transpose(0, 2, 3, 1, 4)
-    rounded = []
-    for _ in range(parts):
-        rounded.append(_to_bfloat16(tiles))
-        tiles = tiles - (rounded[-1].astype(np.uint32) << 16).view(np.float32)
-    return np.stack(rounded, 2)
+    shape = (outputs // 16, inputs // AMX_DEPTH, parts, 16, 16)
+    tiles = np.empty(shape, np.uint32)  # two neighbouring inputs move as one number
+    for part in range(parts):
+        rounded = _to_bfloat16(padded)
+        tiles[:, :, part] = (
+            rounded.view(np.uint32).reshape(-1, 16, inputs // AMX_DEPTH, 16).transpose(0, 2, 3, 1)
+        )
+        if part + 1 < parts:
+            padded = padded - (rounded.astype(np.uint32) << 16).view(np.float32)
+    return tiles
 
 
 def _to_bfloat16(values: Array) -> npt.NDArray[np.uint16]:
     """Keep the upper half of each number, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    bits = values.view(np.uint32) >> 16
+    bits &= 1
+    bits += values.view(np.uint32)
+    bits += 0x7FFF
+    bits >>= 16
+    return bits.astype(np.uint16)
 
 
 def _pad(array: Array, strip: int) -> Array:
-    return np.pad(array, [(0, -len(array) % strip)] + [(0, 0)] * (array.ndim - 1))
+    missing = -len(array) % strip
+    padded = np.concatenate([array, np.zeros((missing, *array.shape[1:]), np.float32)]) if missing else array
+    return np.ascontiguousarray(padded)
 
 
 def _at(array: npt.NDArray[Any]) -> int:
