@@ -72,9 +72,9 @@ flink-jar: $(FLINK_JAR)
 $(FLINK_JAR): deploy/flink-job-server/pom.xml
 	mkdir -p $(@D)
 	mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy -Dmdep.stripVersion=true -DoutputDirectory=$(@D) \
-	  -Dartifact=org.apache.beam:beam-runners-flink-1.19-job-server:2.77.0 \
+	  -Dartifact=org.apache.beam:beam-runners-flink-1.19-job-server:2.77.0 >$(@D)/download.log 2>&1 \
 	  && mv $(@D)/beam-runners-flink-1.19-job-server.jar $@ \
-	  || (mvn --batch-mode --quiet -f $< package && cp build/flink-job-server/flink-job-server.jar $@)
+	  || (echo "No ready-made job server to be had: building it" && mvn --batch-mode --quiet -f $< package && cp build/flink-job-server/flink-job-server.jar $@)
 
 prism: build/bin/prism
 

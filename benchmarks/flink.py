@@ -1,6 +1,6 @@
 """What Flink costs: the same run on the local runner and on Flink's embedded cluster, with one worker each.
 
-    python benchmarks/flink.py --corpus scifact/corpus.jsonl --repeats 3
+    python benchmarks/flink.py --corpus scifact/corpus.jsonl.gz --repeats 3
 
 Start-up (job server and mini cluster) is measured apart, by runs over a single document. The two runners alternate;
 medians count.
@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from documents import read_corpus, write_jsonl
 
 from pipeline.config import RunConfig
 from pipeline.run import run_pipeline
@@ -48,12 +50,13 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000, help="take this many of the corpus")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    lines = arguments.corpus.read_bytes().splitlines(keepends=True)[: arguments.documents]
+    documents = read_corpus(str(arguments.corpus), arguments.documents)
     times: dict[str, dict[str, list[float]]] = {name: {"start-up": [], "whole": []} for name in RUNNERS}
     with tempfile.TemporaryDirectory() as scratch:
-        corpora = {"start-up": Path(scratch) / "one.jsonl", "whole": Path(scratch) / "all.jsonl"}
-        corpora["start-up"].write_bytes(lines[0])
-        corpora["whole"].write_bytes(b"".join(lines))
+        corpora = {
+            "start-up": write_jsonl(Path(scratch) / "one.jsonl", documents[:1]),
+            "whole": write_jsonl(Path(scratch) / "all.jsonl", documents),
+        }
         # The first round starts the job server and loads the model; it does not count.
         for repeat in range(arguments.repeats + 1):
             for kind, corpus in corpora.items():
@@ -70,7 +73,8 @@ def main() -> None:
     work = {name: kinds["whole"] - kinds["start-up"] for name, kinds in result.items()}
     print(
         json.dumps(
-            {"documents": len(lines), "seconds": result, "overhead": work["flink"] / work["local"]}, indent=1
+            {"documents": len(documents), "seconds": result, "overhead": work["flink"] / work["local"]},
+            indent=1,
         )
     )
 

