@@ -8,6 +8,7 @@ import numpy.typing as npt
 from models.batching import TokenBatch
 from models.embeddings import DenseEmbeddings, InputType
 from models.engine import Engine
+from models.errors import InferenceError
 from models.tokens import Tokens
 from models.vectors import encode_elements, normalize, shorten
 from models.workers import Workers
@@ -60,7 +61,15 @@ class DenseEmbedder:
     def embed(self, texts: Sequence[str], input_type: InputType) -> DenseEmbeddings:
         """Embed `texts` in order; see `models.embeddings.Embedder`."""
         prefix = self._prefixes.get(input_type, "")
-        compute = self._model_for(input_type)
+        model = self._model_for(input_type)
+
+        def compute(batch: TokenBatch) -> npt.NDArray[np.float32]:
+            if not batch.lengths.all():
+                raise InferenceError(
+                    "A text has nothing to embed: the model's tokenizer leaves no token of it"
+                )
+            return model(batch)
+
         values: npt.NDArray[np.float32] | None = None
         is_truncated = np.zeros(len(texts), np.bool_)
         tokens = np.zeros(len(texts), np.int32)

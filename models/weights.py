@@ -22,6 +22,7 @@ from models.errors import ModelLoadError
 PACKAGE_PREFIX = "package:"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
@@ -151,20 +152,35 @@ def read_tensors(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _read_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    from safetensors import deserialize, safe_open
+    from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-        found = {
-            name: file.get_tensor(name).astype(np.float32, copy=False)
-            for name, dtype in stored.items()
-            if dtype in ("F64", "F32", "F16")
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        kinds = {name: tensor.get_dtype() for name, tensor in stored.items()}
+        unknown = [name for name, kind in kinds.items() if "F" in kind and kind not in _FLOATS]
+        if unknown:
+            raise ModelLoadError(
+                f"[{path}] stores [{unknown[0]}] as {kinds[unknown[0]]}; known are {', '.join(_FLOATS)}"
+            )
+        halves = _read_halves(path) if "BF16" in kinds.values() else {}
+        return {
+            name: halves[name] if kind == "BF16" else file.get_tensor(name).astype(np.float32, copy=False)
+            for name, kind in kinds.items()
+            if kind in _FLOATS
         }
-    if "BF16" in stored.values():  # numpy has no such type: they are the upper halves of float32
-        for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
-            if tensor["dtype"] == "BF16":
-                halves = np.frombuffer(tensor["data"], np.uint16).astype(np.uint32)
-                found[name] = (halves << 16).view(np.float32).reshape(tensor["shape"])
+
+
+def _read_halves(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Read the tensors of bfloat16: numpy has no such type, but they are the upper halves of float32."""
+    content = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    found = {}
+    for name, tensor in json.loads(content[8:start].tobytes()).items():
+        if tensor.get("dtype") == "BF16":
+            first, end = tensor["data_offsets"]
+            halves = content[start + first : start + end].view("<u2").astype(np.uint32)
+            halves <<= 16
+            found[name] = halves.view(np.float32).reshape(tensor["shape"])
     return found
 
 

@@ -59,6 +59,13 @@ def save_tokenizer(folder: Path, window: int = 64) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def without_special_tokens(folder: Path) -> Path:
+    """Let a checkpoint's tokenizer put nothing around a text."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
+    return folder
+
+
 def save(model: Any, folder: Path, window: int = 64) -> Path:
     """Write a model of transformers with weights far from zero, so that mistakes show."""
     with torch.no_grad():

@@ -180,6 +180,8 @@ compute = OnDevice(lambda _: (together.wait(), torch.get_num_threads()), "cpu")
 batch = TokenBatch(np.zeros(1, np.int32), np.ones(1, np.int64))
 both = [workers.submit(compute, batch) for _ in range(2)]
 assert [each.result()[1] for each in both] == [1, 1]
+another = OnDevice(lambda _: torch.get_num_threads(), "cpu")  # as a model with several adapters has
+assert [workers.submit(another, batch).result() for _ in range(4)] == [1] * 4
 fresh = []
 thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
 thread.start()

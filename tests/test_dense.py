@@ -1,5 +1,6 @@
 """Dense models against transformers and sentence-transformers on the same checkpoints."""
 
+import ctypes
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import TEXTS, add_pooling, endpoint, make_encoder
+from checkpoints import TEXTS, add_pooling, endpoint, make_encoder, without_special_tokens
 from safetensors.torch import load_file, save_file
 
 from models.architectures import bert, native
 from models.architectures.packed import PackedBatch
 from models.batching import TokenBatch
-from models.errors import InferenceError, ValidationError
+from models.errors import InferenceError, ModelLoadError, ValidationError
 from models.local import local_model
 from models.vectors import encode_elements, shorten
 
@@ -227,19 +228,19 @@ def test_weights_of_any_precision_are_computed_with_in_float32(
     np.testing.assert_allclose(found.values, reference(folder, TEXTS, "mean"), atol=2e-5)
 
 
-@pytest.mark.parametrize("ids", [[3, 10, 1], [3] * 5])
-def test_a_tokenizer_of_another_checkpoint_is_an_error(ids: list[int]) -> None:
+@pytest.mark.parametrize(("ids", "positions"), [([3, 10, 1], 4), ([3] * 5, 4), ([3, 4], 1)])
+def test_a_tokenizer_of_another_checkpoint_is_an_error(ids: list[int], positions: int) -> None:
     norm = (np.ones(32, np.float32), np.zeros(32, np.float32))
     matrix = (np.zeros((32, 32), np.float32), norm[1])
     layer = bert.Layer(
         (np.zeros((96, 32), np.float32), np.zeros(96, np.float32)), matrix, norm, matrix, matrix, norm
     )
-    words, positions = np.zeros((10, 32), np.float32), np.zeros((4, 32), np.float32)
-    weights = bert.BertWeights(words, positions, norm, [layer], 1, 1e-12, "gelu")
+    words, places = np.zeros((10, 32), np.float32), np.zeros((positions, 32), np.float32)
+    weights = bert.BertWeights(words, places, norm, [layer], 1, 1e-12, "gelu")
     found = native.kernels_for(weights, "float32")
     if found is None:
         pytest.skip("no kernels for this processor")
-    with pytest.raises(InferenceError, match="10 tokens and 4 positions have weights"):
+    with pytest.raises(InferenceError, match=f"10 tokens and {positions} positions have weights"):
         native.NativeEncoder(weights, found).forward(
             TokenBatch(np.array(ids, np.int32), np.array([len(ids)]))
         )
@@ -251,13 +252,36 @@ def test_with_kernels_torch_is_never_imported() -> None:
         pytest.skip("no kernels for this processor")
     code = """
 import sys
+from models.architectures import load
 from models.registry import Registry, open_model
+load._GPU_DRIVERS = ()
 for name in (".minilm-l6-v2", ".splade-tiny"):
-    assert len(open_model(Registry().get(name)).load("cpu").embed(["a b", "c"], "search")) == 2
+    assert len(open_model(Registry().get(name)).load().embed(["a b", "c"], "search")) == 2
 assert not {"torch", "transformers"} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_kernels_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay behind when the source is updated without installing it again, and calling them would crash."""
+    if native.kernels((), "float32") is None:
+        pytest.skip("no kernels for this processor")
+
+    class Later(native.Kernels):
+        _fields_ = (("more", ctypes.c_int64),)
+
+    monkeypatch.setattr(native, "Kernels", Later)
+    with pytest.raises(ModelLoadError, match="belong to another version of the package; install it again"):
+        native._load.__wrapped__(3)
+
+
+def test_a_text_without_tokens_is_an_error(kernels: str, tmp_path: Path) -> None:
+    folder = without_special_tokens(make_encoder("bert", tmp_path / "model"))
+    model = local_model(endpoint("text_embedding", folder)).load("cpu")
+    assert len(model.embed(["cat"], "ingest")) == 1
+    with pytest.raises(InferenceError, match="leaves no token of it"):
+        model.embed(["cat", ""], "ingest")
 
 
 def test_several_threads_may_embed_at_once(kernels: str) -> None:

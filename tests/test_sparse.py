@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm
+from checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm, without_special_tokens
 
 from models.architectures import native, torch_bert
 from models.embeddings import SparseEmbeddings
@@ -69,6 +69,17 @@ def test_rows_are_positive_sorted_and_without_special_tokens(kernels: str) -> No
         assert (np.diff(weights) <= 0).all()
         assert not special & set(found.token_ids[entries].tolist())
     assert found.tokens.tolist()[2] == 2
+
+
+@pytest.mark.parametrize("words", [31, 32, 1])
+def test_a_text_without_tokens_has_no_weights(words: int, kernels: str, tmp_path: Path) -> None:
+    folder = without_special_tokens(make_masked_lm("bert", tmp_path / "model"))
+    model = local_model(endpoint("sparse_embedding", folder)).load("cpu")
+    text = " ".join(["cat"] * words)
+    found = model.embed([text, "", text, ""], "ingest")
+    assert [len(found.row(row)) > 0 for row in range(4)] == [True, False, True, False]
+    assert found.row(0) == found.row(2)
+    assert model.embed([""], "ingest").row(0) == {}
 
 
 def test_splade_equals_sentence_transformers(kernels: str) -> None:

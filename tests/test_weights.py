@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -173,6 +174,7 @@ def test_the_hash_of_a_file_smaller_than_a_sample(tmp_path: Path) -> None:
             (64, 95),
             r"has the shape \[64, 95\], and the model needs \[64, 96\]",
         ),
+        ("encoder.layer.1.intermediate.dense.bias", (32,), r"the shape \[32\], and the model needs \[96\]"),
         ("encoder.layer.0.attention.self.key.bias", (63,), r"the shape \[63\], and the model needs \[64\]"),
         (
             "embeddings.position_embeddings.weight",
@@ -213,3 +215,28 @@ def test_outputs_that_no_token_has_are_left_out(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     after = local_model(endpoint("sparse_embedding", folder)).load("cpu").embed(["the cat sat"], "ingest")
     assert after.row(0).keys() == before.row(0).keys()
+
+
+def test_a_dtype_that_is_not_known_is_named(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=r"stores \[a\] as F8_E4M3; known are F64, F32, F16, BF16"):
+        read_tensors(tmp_path)
+
+
+def test_a_file_may_mix_precisions(tmp_path: Path) -> None:
+    values = torch.tensor([[1.0, -2.5], [3.25, 1e-3]])
+    mixed = {"a": values, "b": values.bfloat16(), "c": values.half(), "d": torch.arange(3)}
+    save_file(mixed, tmp_path / "model.safetensors")
+    found = read_tensors(tmp_path)
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: tensor.float().tolist() for name, tensor in mixed.items() if name != "d"
+    }
+
+
+def test_a_tokenizer_with_special_tokens_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    folder = make_masked_lm("bert", tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 5000, "content": "[MORE]"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelLoadError, match=r"belong to different checkpoints"):
+        local_model(endpoint("sparse_embedding", folder)).load("cpu")

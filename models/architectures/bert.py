@@ -135,12 +135,13 @@ def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Ber
         positions = positions[int(config.get("pad_token_id", 1)) + 1 :]  # theirs start behind the padding id
     if "embeddings.token_type_embeddings.weight" in weights:
         positions = positions + weights.get("embeddings.token_type_embeddings.weight", None, width)[0]
-    count = int(setting(config, "num_hidden_layers"))
+    prefixes = [f"encoder.layer.{number}." for number in range(int(setting(config, "num_hidden_layers")))]
+    inner = len(weights.get(f"{prefixes[0]}intermediate.dense.bias", None)) if prefixes else 0
     return BertWeights(
         words=words,
         positions=positions,
         norm=weights.pair("embeddings.LayerNorm", width),
-        layers=[_layer(weights, f"encoder.layer.{number}.", width) for number in range(count)],
+        layers=[_layer(weights, prefix, width, inner) for prefix in prefixes],
         heads=heads,
         epsilon=_epsilon(config),
         activation=str(setting(config, "hidden_act")),
@@ -181,11 +182,10 @@ def _epsilon(config: Mapping[str, Any]) -> float:
     return float(config.get("layer_norm_eps", 1e-12))
 
 
-def _layer(weights: "_Tensors", prefix: str, width: int) -> Layer:
+def _layer(weights: "_Tensors", prefix: str, width: int, inner: int) -> Layer:
     projections = [
         weights.pair(f"{prefix}attention.self.{name}", width, width) for name in ("query", "key", "value")
     ]
-    inner = len(weights.get(f"{prefix}intermediate.dense.bias", None))
     return Layer(
         qkv=(
             np.concatenate([weight for weight, _ in projections]),

@@ -135,6 +135,11 @@ def _expansion(model: "LocalModel", device: str, dtype: str) -> Callable[[TokenB
     size = len(model.tokens.vocabulary())
     weights, head_weights = bert.read_weights(tensors, config), bert.read_head(tensors, config, size)
     special, twice = model.tokens.special_ids(), model.recipe.activation == "log1p_log1p_relu"
+    if len(special) and special.max() >= len(head_weights.bias):
+        raise ModelLoadError(
+            f"The tokenizer in [{model.folder}] has a special token {special.max()}, and the model's vocabulary only"
+            f" {len(head_weights.bias)} tokens; they belong to different checkpoints"
+        )
     found = _kernels(model, weights, device, dtype)
     if found is not None:
         fast = native.NativeEncoder(weights, found)
@@ -163,10 +168,12 @@ _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 
 
 def _device(device: str | None) -> str:
-    """Choose the device, and import PyTorch only if there may be one: that takes seconds."""
+    """Choose the device; import PyTorch, which takes seconds, only where there may be another than the CPU."""
     if device == "cpu":
         return device
-    may_be = sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
+    may_be = (
+        device is not None or sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
+    )
     if may_be:
         import torch
 

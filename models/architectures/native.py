@@ -66,6 +66,7 @@ class Kernels(ctypes.Structure):
     """The table of functions that `kernels.cpp` exports for one kind of processor."""
 
     _fields_ = [
+        ("size", _INT),
         ("parts", _INT),
         ("panel", _INT),
         ("strip", _INT),
@@ -112,6 +113,10 @@ def _load(variant: int) -> Any | None:
     find = ctypes.CDLL(_kernels.__file__).kernels_for_this_cpu
     find.restype, find.argtypes = ctypes.POINTER(Kernels), [_INT]
     found = find(variant)
+    if found and found.contents.size != ctypes.sizeof(Kernels):
+        raise ModelLoadError(
+            f"The compiled kernels [{_kernels.__file__}] belong to another version of the package; install it again"
+        )
     return found.contents if found else None
 
 
@@ -137,8 +142,7 @@ class NativeEncoder:
         self._words, self._positions, *norm = huge_pages.moved(
             [weights.words, weights.positions, *weights.norm]
         )
-        laid_out = [_lay_out_layer(layer, weights.heads, found) for layer in weights.layers]
-        layers = [dict(zip(each, huge_pages.moved(list(each.values())), strict=True)) for each in laid_out]
+        layers = [_lay_out_layer(layer, weights.heads, found) for layer in weights.layers]
         self._arrays = (norm, layers)  # what the structure points to
         self._model = _Model(
             (_Layer * len(layers))(
@@ -160,6 +164,8 @@ class NativeEncoder:
             InferenceError: a token or a position is not in the checkpoint.
         """
         rows = self._embed(batch)
+        if not len(rows):
+            return rows
         size = self._kernels.workspace(self._model, len(rows), int(batch.lengths.max()))
         space = _workspace(self._local, size)
         self._kernels.forward(
@@ -169,16 +175,16 @@ class NativeEncoder:
 
     def _embed(self, batch: TokenBatch) -> Array:
         """Sum word, position and type embeddings, not yet normalized."""
-        try:
-            rows = self._words[batch.ids]
-            for tokens in batch.slices():
-                rows[tokens] += self._positions[: tokens.stop - tokens.start]
-        except (IndexError, ValueError) as error:
+        longest = int(batch.lengths.max())
+        if longest > len(self._positions) or batch.ids.max(initial=0) >= len(self._words):
             raise InferenceError(
                 f"The tokenizer and the weights of a checkpoint do not fit: {len(self._words)} tokens and"
                 f" {len(self._positions)} positions have weights, and a text has token {batch.ids.max()} or"
-                f" {batch.lengths.max()} tokens"
-            ) from error
+                f" {longest} tokens"
+            )
+        rows = self._words[batch.ids]
+        for tokens in batch.slices():
+            rows[tokens] += self._positions[: tokens.stop - tokens.start]
         return rows
 
 
@@ -249,6 +255,7 @@ class NativeHead:
         # until one row a text is left.
         best += self._bias
         best[:, self._special] = 0
+        best[batch.lengths == 0] = 0
         rows, token_ids = np.divmod(np.flatnonzero(best > 0), len(self._bias))
         weights = np.log1p(best[rows, token_ids])
         return sort_rows(rows, token_ids, np.log1p(weights) if self._twice else weights, len(best))
@@ -265,7 +272,7 @@ def _lay_out_layer(layer: Layer, heads: int, found: Any) -> dict[str, npt.NDArra
     pairs = {"qkv": (weight, bias), "out": layer.out, "up": layer.up, "down": layer.down}
     for name, pair in pairs.items():
         arrays[name], arrays[f"{name}_bias"] = _lay_out_pair(pair, found)
-    return arrays
+    return dict(zip(arrays, huge_pages.moved(list(arrays.values())), strict=True))
 
 
 def _lay_out_pair(pair: Pair, found: Any) -> tuple[npt.NDArray[Any], Array]:

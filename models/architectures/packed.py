@@ -85,7 +85,6 @@ class OnDevice(Generic[Output]):
     def __init__(self, compute: Callable[[PackedBatch], Output], device: str) -> None:
         """Wrap `compute`, whose model is on `device` already."""
         self._compute, self._device = compute, device
-        self._local = threading.local()
 
     def __call__(self, batch: TokenBatch) -> Output:
         """Compute a batch.
@@ -123,14 +122,17 @@ class OnDevice(Generic[Output]):
         """On a GPU each thread has a stream of its own, so that one copies while another computes."""
         import torch
 
-        if not hasattr(self._local, "stream"):
+        if not hasattr(_THREAD, "streams"):
             _use_one_thread()
-            on_gpu = self._device != "cpu"
-            self._local.stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
-        stream = self._local.stream
-        return nullcontext() if stream is None else torch.cuda.stream(stream)
+            _THREAD.streams = {}
+        if self._device == "cpu":
+            return nullcontext()
+        if self._device not in _THREAD.streams:
+            _THREAD.streams[self._device] = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(_THREAD.streams[self._device])
 
 
+_THREAD = threading.local()
 _SETTING_THREADS = threading.Lock()
 
 

@@ -150,6 +150,9 @@ class VocabularyHead:
         first = 0
         for group in batch.groups():
             states = hidden[group.tokens]
+            if not len(states):
+                best[first:] = float("-inf")  # texts without tokens, which come last
+                break
             columns = max(1, limit // len(states))
             for start in range(0, len(decoder), columns):
                 logits = states @ decoder[start : start + columns].T

@@ -64,6 +64,7 @@ struct Vocabulary {
 
 // What Python sees of one variant: how matrices are laid out, and what can be done with them.
 struct Kernels {
+    int64_t size;   // of this table, so that Python notices if it was compiled for another version
     int64_t parts;  // numbers of bfloat16 for each weight, in tiles; 0 for float32, in strips
     int64_t panel, strip;
     int64_t (*workspace)(const Model *, int64_t, int64_t);
@@ -73,10 +74,13 @@ struct Kernels {
 };
 
 static const Kernels KERNELS[] = {
-    {1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest_workspace<1>, amx::largest<1>},
-    {2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest_workspace<2>, amx::largest<2>},
-    {0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest_workspace, avx512::largest},
-    {0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest_workspace, avx2::largest},
+    {sizeof(Kernels), 1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest_workspace<1>,
+     amx::largest<1>},
+    {sizeof(Kernels), 2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest_workspace<2>,
+     amx::largest<2>},
+    {sizeof(Kernels), 0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest_workspace,
+     avx512::largest},
+    {sizeof(Kernels), 0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest_workspace, avx2::largest},
 };
 
 // Whether there is AMX with bfloat16, and the system lets this process use its registers.
