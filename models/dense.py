@@ -79,6 +79,10 @@ class DenseEmbedder:
                 if values is None:
                     values = np.empty((len(texts), pooled.shape[1]), np.float32)
                 values[rows[batch_rows]] = pooled
+        if values is not None and not np.isfinite(values).all():
+            raise InferenceError(
+                "The model gave numbers that are not finite: another dtype, or another checkpoint"
+            )
         if values is None:
             values = np.empty((0, self._dimensions or 0), np.float32)
         return DenseEmbeddings(self._finish(values), is_truncated, tokens)

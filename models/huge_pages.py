@@ -38,7 +38,10 @@ def _allocate(size: int) -> npt.NDArray[np.uint8]:
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(size, np.uint8)
     # One page more, since the first may begin anywhere.
-    memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes are not to be had") from error
     with suppress(OSError):  # a system that has no such pages has the others
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)

@@ -115,7 +115,10 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        shards = read_json(folder, index.name).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise ModelLoadError(f"[{index}] has no [weight_map] that names the file of each tensor")
+        names = sorted(set(shards.values()))
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
     else:

@@ -45,15 +45,15 @@ def run(
     from pipeline.logs import configure_logging
 
     configure_logging(log_format)
+    if dry_run:
+        return plan(config, overrides, output=output)
     from pipeline.config import load_config
+
+    loaded = load_config(config, overrides)  # a typo is found before Beam is imported, which takes seconds
     from pipeline.report import print_summary
     from pipeline.run import run_pipeline
 
-    if dry_run:
-        return plan(config, overrides, output=output)
-    summary = run_pipeline(
-        load_config(config, overrides), allow_mass_delete=allow_mass_delete, lock=lock, quiet=quiet
-    )
+    summary = run_pipeline(loaded, allow_mass_delete=allow_mass_delete, lock=lock, quiet=quiet)
     print_summary(summary, output)
 
 

@@ -4,8 +4,9 @@ A config is complete and readable alone. Unknown keys are errors, every default 
 ``check --print``, and a problem names its place in the file.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -249,6 +250,11 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ConfigError(
+            path, [f"is not UTF-8: byte {byte:#04x} at {error.start}; save it as UTF-8"]
+        ) from None
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -261,7 +267,8 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(path, [_problem(tree, detail) for detail in error.errors()]) from None
+        overridden = tuple(override.partition("=")[0] for override in overrides or [])
+        raise ConfigError(path, [_problem(tree, detail, overridden) for detail in error.errors()]) from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -282,19 +289,36 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError("--set", [f"[{override}] has a value that is not valid YAML: {error}"]) from None
 
 
-def _problem(tree: yaml.Node | None, detail: Any) -> str:
-    """One pydantic error as a sentence: line, key, what is wrong."""
+def _problem(tree: yaml.Node | None, detail: Any, overridden: tuple[str, ...]) -> str:
+    """One pydantic error as a sentence: line, or ``--set``, key, what is wrong."""
     location = [str(step) for step in detail["loc"]]
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        message = "unknown key; see `python -m pipeline check --help` and docs/config.md for the known ones"
+        known = _keys(location[:-1])
+        close = get_close_matches(location[-1], known, 1)
+        message = f"unknown key{f'; did you mean [{close[0]}]?' if close else ''}"
+        message += f"; known are {', '.join(known)}" if known else "; see docs/config.md"
     elif detail["type"] == "missing":
         message = "is required"
     else:
         message = f"{message} (got {detail['input']!r:.80})" if detail["type"] != "value_error" else message
-    line = _line(tree, location)
     place = ".".join(location) or "config"
+    if any(f"{place}.".startswith(f"{key}.") for key in overridden):
+        return f"--set {place}: {message}"
+    line = _line(tree, location)
     return f"line {line}: {place}: {message}" if line else f"{place}: {message}"
+
+
+def _keys(location: list[str]) -> list[str]:
+    """The keys of a section of the config; none for what is no section."""
+    section: Any = RunConfig
+    for step in location:
+        field = section.model_fields.get(step)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        if section is None:
+            return []
+    return list(section.model_fields)
 
 
 def _line(node: yaml.Node | None, location: list[str]) -> int:

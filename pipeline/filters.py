@@ -107,7 +107,9 @@ def _column(index: SearchIndex, field: str) -> tuple[Any, str]:
     type_ = index.state.plain.get(field)
     if type_ is None:
         known = ", ".join(index.state.plain) or "none"
-        raise PipelineError(f"[{field}] is no plain field that a filter can use; there are: {known}")
+        raise PipelineError(
+            f"[{field}] is no field that a filter can use; there are: {known} (fields of type text are for searching)"
+        )
     column = index.documents[field]
     if type_ == "date":
         column = pa.array([_milliseconds(value, field) for value in column.to_pylist()], pa.int64())

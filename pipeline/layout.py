@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
@@ -79,10 +81,19 @@ def resolve(config: RunConfig) -> ResolvedConfig:
         except TransientError as error:
             raise PipelineError(f"mappings.properties.{name}: {error.reason}") from None
         except InferenceError as error:
-            problems.append(f"mappings.properties.{name}: {error.reason}")
+            hint = _similar(registry, error) if error.status == 404 else ""
+            problems.append(f"mappings.properties.{name}: {error.reason}{hint}")
     if problems:
         raise ConfigError("run config", problems)
     return ResolvedConfig(config, tuple(fields), _layout(config, fields))
+
+
+def _similar(registry: Registry, error: InferenceError) -> str:
+    """What else was perhaps meant by an endpoint id that is not found."""
+    wanted = re.search(r"not found \[(.+)\]", error.reason)
+    known = [endpoint.inference_id for endpoint in registry.list()]
+    close = get_close_matches(wanted[1], known, 1) if wanted else []
+    return f"; did you mean [{close[0]}]?" if close else ""
 
 
 def _resolve_field(config: RunConfig, registry: Registry, name: str) -> ResolvedField:

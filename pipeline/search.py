@@ -105,6 +105,10 @@ def search_many(
     """Find the best documents for each of several queries; see `search`."""
     opened = SearchIndex(index) if isinstance(index, str) else index
     options = replace(options or SearchOptions(), **changes)
+    if options.k < 1:
+        raise PipelineError(f"[k] is the number of documents to find, at least 1; got {options.k}")
+    if not all(query.strip() for query in queries):
+        raise PipelineError("a query is empty: there is nothing to look for")
     legs = find_legs(opened, options.mode, options.field)
     allowed = None if options.filter is None else matching(opened, options.filter)
     depth = max(options.k, RANK_WINDOW) if options.mode == "hybrid" else options.k

@@ -193,5 +193,5 @@ def test_queries_without_judgements_are_an_error(index: str) -> None:
 
 
 def test_a_version_that_is_gone_is_a_clear_error(index: str, evaluation: Evaluation) -> None:
-    with pytest.raises(PipelineError, match="there is no version 99 of a table to index at"):
+    with pytest.raises(PipelineError, match="has no version 99"):
         compare_version(SearchIndex(index), 99, evaluation)

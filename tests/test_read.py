@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transforms import files
 from transforms.read import SourceFormat, Split, list_splits, read_documents
 from transforms.records import Document, Failure
 
@@ -164,6 +166,48 @@ def test_text_that_is_not_utf8_is_a_failure_of_the_file(tmp_path):
 def test_a_path_that_matches_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"matches no jsonl file"):
         list_splits([str(tmp_path / "*.jsonl")], "jsonl", 1000)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.jsonl", ["a.jsonl"]),
+        ("**/*.jsonl", ["a.jsonl", "sub/b.jsonl", "sub/deep/c.jsonl"]),
+        ("**", ["a.jsonl", "notes.md", "sub/b.jsonl", "sub/deep/c.jsonl"]),
+        ("*/*.jsonl", ["sub/b.jsonl"]),
+        ("sub/**/*.jsonl", ["sub/b.jsonl", "sub/deep/c.jsonl"]),
+        ("?.jsonl", ["a.jsonl"]),
+        ("[b-z].jsonl", []),
+        ("sub/b.jsonl", ["sub/b.jsonl"]),
+        ("sub", []),
+        ("none/*.jsonl", []),
+    ],
+)
+def test_globs(tmp_path, monkeypatch, pattern, names):
+    for name in ("a.jsonl", "notes.md", "sub/b.jsonl", "sub/deep/c.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert files.list_files(f"{tmp_path}/{pattern}") == [(f"{tmp_path}/{name}", 2) for name in names]
+    monkeypatch.chdir(tmp_path)
+    assert [path for path, _ in files.list_files(pattern)] == names
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.jsonl", "/*/*.jsonl"])
+def test_a_folder_that_cannot_be_read_is_an_error_and_no_deletion(tmp_path, monkeypatch, pattern):
+    write_lines(tmp_path / "a.jsonl", [{"_id": 1}])
+    (tmp_path / "sub").mkdir()
+    write_lines(tmp_path / "sub" / "b.jsonl", [{"_id": 2}])
+    real = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*sub"):
+        list_splits([f"{tmp_path}{pattern}"], "jsonl", 1 << 20)
+    assert len(list_splits([f"{tmp_path}/*.jsonl"], "jsonl", 1 << 20)) == 1  # nothing below can match
 
 
 def test_a_glob_and_a_list_of_paths_keep_source_order(tmp_path):

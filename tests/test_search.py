@@ -197,11 +197,20 @@ def test_filters_hold_in_every_mode(index: SearchIndex, mode: str, text: str, ho
             assert {hit.id for hit in hits} == {hit.id for hit in everything if holds(int(hit.id[1:]))}
 
 
+@pytest.mark.parametrize(
+    ("query", "k", "message"),
+    [("", 5, "a query is empty"), (" \n", 5, "is empty"), ("otter", 0, "at least 1; got 0")],
+)
+def test_searches_for_nothing_are_refused(index: SearchIndex, query: str, k: int, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        search(index, query, k=k)
+
+
 def test_filters_say_what_is_wrong(index: SearchIndex) -> None:
     from pipeline.filters import parse_filters
 
     for text, message in [
-        ("colour=red", "is no plain field that a filter can use; there are: year, genre, open, day"),
+        ("colour=red", "is no field that a filter can use; there are: year, genre, open, day"),
         ("year=soon", r"is of type \[long\], and 'soon' is none"),
         ("year", "is not understood"),
         ('{"prefix": {"genre": "a"}}', "filter .prefix. is not understood"),

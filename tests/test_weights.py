@@ -9,6 +9,7 @@ import torch
 from checkpoints import endpoint, make_masked_lm
 from safetensors.torch import load_file, save_file
 
+from models import huge_pages
 from models.errors import ModelLoadError
 from models.local import local_model
 from models.weights import content_hash, find_folder, read_json, read_tensors, revision_of, weight_files
@@ -240,3 +241,44 @@ def test_a_tokenizer_with_special_tokens_beyond_the_vocabulary_is_refused(tmp_pa
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ModelLoadError, match=r"belong to different checkpoints"):
         local_model(endpoint("sparse_embedding", folder)).load("cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_attention_heads": 0}, r"\[num_attention_heads: 0\]; it must be a whole number from 1 on"),
+        ({"num_hidden_layers": "x"}, r"\[num_hidden_layers: x\]; it must be a whole number"),
+        ({"num_attention_heads": 3}, "3 attention heads for a width of 64"),
+        ({"layer_norm_eps": None}, r"\[layer_norm_eps: None\]; it must be a number"),
+    ],
+)
+def test_a_config_that_cannot_be_is_named(change: dict, message: str, tmp_path: Path) -> None:
+    folder = make_masked_lm("bert", tmp_path / "model")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelLoadError, match=message):
+        local_model(endpoint("sparse_embedding", folder)).load("cpu")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    folder = make_masked_lm("bert", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    key = next(name for name in tensors if name.endswith("attention.self.key.weight"))
+    tensors[key][7, 0] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=r"key.weight. holds numbers that are not finite"):
+        local_model(endpoint("sparse_embedding", folder)).load("cpu")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ModelLoadError, match=r"model.safetensors.index.json"):
+        weight_files(tmp_path)
+
+
+def test_memory_that_is_not_to_be_had_is_a_memory_error() -> None:
+    """The engine halves a batch on it; the system's own error would end the run."""
+    with pytest.raises(MemoryError):
+        huge_pages.zeros(1 << 60)

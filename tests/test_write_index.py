@@ -251,7 +251,7 @@ def test_another_table_at_the_same_path_rebuilds(table: IndexTable, index: str, 
 
 
 def test_no_table_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(IndexUnusable, match="there is no table to index at"):
+    with pytest.raises(IndexUnusable, match=r"nothing. has no table yet; `run` makes it"):
         update_index(str(tmp_path / "nothing"), str(tmp_path / "index"))
 
 

@@ -3,14 +3,15 @@ file never carries its final name.
 """
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -72,14 +73,55 @@ def create(path: str) -> Iterator[IO[bytes]]:
 def list_files(pattern: str) -> list[tuple[str, int]]:
     """List the files that match a glob, by name.
 
+    Args:
+        pattern: a path with ``*`` and ``?`` (not over a separator), ``[...]``, and ``**`` for any number of folders.
+
     Returns:
         (path, size in bytes) of each file, sorted by path.
+
+    Raises:
+        PermissionError: a local folder that may hold such files cannot be read. Its files are not gone.
     """
-    matched = FileSystems.match([pattern])[0].metadata_list
-    files = {entry.path: entry.size_in_bytes for entry in matched}
-    return sorted(
-        (path, size) for path, size in files.items() if not (is_local(path) and os.path.isdir(path))
-    )
+    patterns = list(dict.fromkeys([pattern, pattern.replace("**/", "")]))
+    if is_local(pattern):
+        return sorted(_walk(patterns))
+    entries = [entry for result in FileSystems.match(patterns) for entry in result.metadata_list]
+    return sorted({entry.path: entry.size_in_bytes for entry in entries}.items())
+
+
+def _walk(patterns: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield the local files that match one of several patterns with the same beginning."""
+    if not is_glob(patterns[0]):
+        if os.path.isfile(patterns[0]):
+            yield patterns[0], os.path.getsize(patterns[0])
+        return
+    root = root_of(patterns[0])
+    wanted = [re.compile(FileSystem.translate_pattern(pattern)) for pattern in patterns]
+    depth = None if "**" in patterns[0] else patterns[0][len(root) :].strip("/").count("/")
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, folders, names in os.walk(root or ".", onerror=refuse):
+        below = os.path.relpath(folder, root or ".")
+        if depth is not None and (0 if below == "." else below.count(os.sep) + 1) >= depth:
+            folders.clear()  # no file below can match
+        for name in names:
+            path = os.path.join(folder, name) if root else os.path.normpath(os.path.join(folder, name))
+            if any(each.match(path) for each in wanted):
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    yield path, os.path.getsize(path)
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path is a pattern."""
+    return any(character in path for character in "*?[")
+
+
+def root_of(pattern: str) -> str:
+    """The folder that all files of a pattern lie in."""
+    return os.path.dirname(re.split(r"[*?\[]", pattern)[0])
 
 
 def delete(paths: list[str]) -> None:

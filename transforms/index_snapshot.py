@@ -44,8 +44,9 @@ class Snapshot:
         try:
             table = DeltaTable(table_path, version=version)
         except (DeltaError, OSError, ValueError) as error:
-            wanted = "table" if version is None else f"version {version} of a table"
-            raise IndexUnusable(f"there is no {wanted} to index at {table_path}: {error}") from None
+            if version is not None and DeltaTable.is_deltatable(table_path):
+                raise IndexUnusable(f"the table [{table_path}] has no version {version}: {error}") from None
+            raise IndexUnusable(f"[{table_path}] has no table yet; `run` makes it ({error})") from None
         actions = pa.table(table.get_add_actions(flatten=True))
         actions = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")])
         parts = tuple(unquote(path) for path in actions["path"].to_pylist())

@@ -106,10 +106,8 @@ def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
 
 def _expand(configured: str, format: str) -> tuple[str, list[tuple[str, int]]]:
     """The folder that names are relative to, and the files of one configured path."""
-    is_glob = any(character in configured for character in "*?[")
-    if is_glob:
-        root = os.path.dirname(re.split(r"[*?\[]", configured)[0])
-        return root, files.list_files(configured)
+    if files.is_glob(configured):
+        return files.root_of(configured), files.list_files(configured)
     is_folder = os.path.isdir(configured) if files.is_local(configured) else configured.endswith("/")
     if not is_folder:
         return os.path.dirname(configured), files.list_files(configured)

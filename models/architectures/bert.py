@@ -127,7 +127,7 @@ def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Ber
     """
     weights = _Tensors(tensors)
     words = weights.get("embeddings.word_embeddings.weight", None, None)
-    width, heads = words.shape[1], int(setting(config, "num_attention_heads"))
+    width, heads = words.shape[1], _count(config, "num_attention_heads")
     if width % heads:
         raise ModelLoadError(f"The checkpoint's config has {heads} attention heads for a width of {width}")
     positions = weights.get("embeddings.position_embeddings.weight", None, width)
@@ -135,8 +135,8 @@ def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Ber
         positions = positions[int(config.get("pad_token_id", 1)) + 1 :]  # theirs start behind the padding id
     if "embeddings.token_type_embeddings.weight" in weights:
         positions = positions + weights.get("embeddings.token_type_embeddings.weight", None, width)[0]
-    prefixes = [f"encoder.layer.{number}." for number in range(int(setting(config, "num_hidden_layers")))]
-    inner = len(weights.get(f"{prefixes[0]}intermediate.dense.bias", None)) if prefixes else 0
+    prefixes = [f"encoder.layer.{number}." for number in range(_count(config, "num_hidden_layers"))]
+    inner = len(weights.get(f"{prefixes[0]}intermediate.dense.bias", None))
     return BertWeights(
         words=words,
         positions=positions,
@@ -178,8 +178,22 @@ def read_head(tensors: Mapping[str, Array], config: Mapping[str, Any], vocabular
     )
 
 
+def _count(config: Mapping[str, Any], name: str) -> int:
+    value = setting(config, name)
+    if not isinstance(value, int) or value < 1:
+        raise ModelLoadError(
+            f"The checkpoint's config.json has [{name}: {value}]; it must be a whole number from 1 on"
+        )
+    return value
+
+
 def _epsilon(config: Mapping[str, Any]) -> float:
-    return float(config.get("layer_norm_eps", 1e-12))
+    value = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(value, int | float):
+        raise ModelLoadError(
+            f"The checkpoint's config.json has [layer_norm_eps: {value}]; it must be a number"
+        )
+    return float(value)
 
 
 def _layer(weights: "_Tensors", prefix: str, width: int, inner: int) -> Layer:
@@ -221,6 +235,10 @@ class _Tensors:
             needed = ["any" if length is None else length for length in shape]
             raise ModelLoadError(
                 f"The checkpoint's tensor [{name}] has the shape {list(tensor.shape)}, and the model needs {needed}"
+            )
+        if not np.isfinite(tensor).all():
+            raise ModelLoadError(
+                f"The checkpoint's tensor [{name}] holds numbers that are not finite; it is damaged"
             )
         return tensor
 

@@ -122,7 +122,7 @@ def _load(variant: int) -> Any | None:
 
 def kernels_for(weights: BertWeights, dtype: str) -> Any | None:
     """Return the kernels that can run this encoder, and a head of its width; they know one activation."""
-    if weights.activation != "gelu" or not weights.layers:
+    if weights.activation != "gelu":
         return None
     width = weights.words.shape[1]
     return kernels((width, width // weights.heads, len(weights.layers[0].up[0])), dtype)
@@ -135,7 +135,7 @@ class NativeEncoder:
         """Lay out the weights; the originals can be let go.
 
         Args:
-            weights: an encoder with layers.
+            weights: an encoder.
             found: what `kernels_for` returned for it.
         """
         self._kernels = found
