@@ -171,5 +171,5 @@ def test_a_wrong_filter_is_said(page: Page) -> None:
     page.get_by_label("Filter").fill("colour=red")
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_selector("#message.error")
-    assert "is no plain field" in page.locator("#message").inner_text()
+    assert "is no field that a filter can use" in page.locator("#message").inner_text()
     page.get_by_label("Filter").fill("")
