@@ -6,7 +6,11 @@ import typer
 
 from pipeline.arguments import FormatOption
 
-app = typer.Typer(help="Inference endpoints, defined as in Elasticsearch.", no_args_is_help=True)
+app = typer.Typer(
+    help="Inference endpoints, defined as in Elasticsearch.",
+    epilog="Example: python -m pipeline endpoints test .minilm-l6-v2",
+    no_args_is_help=True,
+)
 Folder = Annotated[str, typer.Option("--path", metavar="FOLDER", help="Folder of the definitions.")]
 Target = Annotated[
     str, typer.Argument(metavar="[TASK/]ID", help="The endpoint's id, with or without its task type.")

@@ -50,7 +50,7 @@ def test_equal_content_has_an_equal_hash_whatever_the_order_of_keys(tmp_path):
     ("line", "message"),
     [
         (b'{"_id": "1", "text": ', "not valid JSON"),
-        (b'{"_id": "1", "text": "\xff"}', "not valid JSON"),
+        (b'{"_id": "1", "text": "\xff"}', "not valid UTF-8"),
         (b'["_id"]', "holds a JSON list, not an object"),
         (b'{"text": "no id"}', "the id field [_id] is missing"),
         (b'{"_id": "", "text": "x"}', "the id field [_id] is empty"),
@@ -166,6 +166,13 @@ def test_text_that_is_not_utf8_is_a_failure_of_the_file(tmp_path):
 def test_a_path_that_matches_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"matches no jsonl file"):
         list_splits([str(tmp_path / "*.jsonl")], "jsonl", 1000)
+
+
+def test_a_line_in_another_encoding_names_its_byte(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", ['{"_id": 1, "text": "café"}'.encode("latin-1"), {"_id": 2}])
+    failure, document = read_all(path)
+    assert failure.message == "the line is not valid UTF-8: byte 0xe9 at column 24; convert the file to UTF-8"
+    assert document.id == "2"
 
 
 @pytest.mark.parametrize(

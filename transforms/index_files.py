@@ -174,10 +174,10 @@ class IndexState:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise IndexUnusable(
-                f"{path} cannot be read ({error}); rebuild it with `index --rebuild`"
-            ) from None
+        except OSError as error:
+            raise IndexUnusable(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise IndexUnusable(f"{path} is damaged ({error}); rebuild it with `index --rebuild`") from None
         if values.get("format") != FORMAT:
             raise IndexUnusable(
                 f"{path} has format {values.get('format')!r}, this version reads {FORMAT};"

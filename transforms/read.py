@@ -267,6 +267,11 @@ def _json_object(line: bytes) -> dict[str, Any] | BadDocumentError:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as wrong:
+            place = f"byte {line[wrong.start]:#04x} at column {wrong.start + 1}"
+            return BadDocumentError(f"the line is not valid UTF-8: {place}; convert the file to UTF-8")
         return BadDocumentError(
             f"the line is not valid JSON: {str(error).split(': line ')[0]} at column {error.colno}"
         )
