@@ -10,10 +10,12 @@ FLINK_JAR := build/jars/flink-job-server.jar
 FLINK_HOME := build/flink/pyflink
 MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 
-# Tests that need more than Python run where it is there: Flink's need Java and Maven, the browser's need chromium.
+# Tests that need more than Python run where it is there: Flink's need Java and Maven, the browser's need chromium, those
+# of the compiled kernels need GCC and a processor with AVX2.
 HAS_MAVEN := $(shell command -v java >/dev/null && command -v mvn)
 HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser)
-LEFT_OUT := $(if $(HAS_MAVEN),,and not flink) $(if $(HAS_BROWSER),,and not browser)
+HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpuinfo | head -1)
+LEFT_OUT := $(if $(HAS_MAVEN),,and not flink) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: run test test-long quick lint bench soak cluster flink-jar prism clean
@@ -25,13 +27,14 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev lint $(if $(HAS_MAVEN),flink-jar)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
+	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
 	$(PYTEST) -m "not long and not soak and not gpu and not cluster $(LEFT_OUT)"
 
 test-long: $(VENV)/installed-dev $(if $(HAS_MAVEN),flink-jar)
 	$(PYTEST) -m "long and not cluster $(LEFT_OUT)"
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not cluster" -x
+	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not cluster $(LEFT_OUT)" -x
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.endpoint import Endpoint, bad_request, check_inference_id, find_service, parse_endpoint
 from models.errors import InferenceError
@@ -28,43 +28,57 @@ _ADAPTIVE = {
 }
 _JINA = {"similarity": "cosine", "element_type": "float"}
 
-PRECONFIGURED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    ".elser-2-elasticsearch": (
+
+class Preconfigured(NamedTuple):
+    """An endpoint that nobody has to define."""
+
+    task_type: str
+    service: str
+    service_settings: dict[str, Any]
+    chunking_settings: dict[str, Any] | None = None
+
+
+# MiniLM would read 256 tokens of Elasticsearch's 250 words and not the rest, and find less on long documents
+# (docs/retrieval.md).
+_MINILM_CHUNKS = {"strategy": "sentence", "max_chunk_size": 150, "sentence_overlap": 1}
+
+PRECONFIGURED: dict[str, Preconfigured] = {
+    ".elser-2-elasticsearch": Preconfigured(
         "sparse_embedding",
         "elasticsearch",
         {"model_id": ".elser_model_2", **_ADAPTIVE},
     ),
-    ".elser-2-elastic": ("sparse_embedding", "elastic", {"model_id": "elser_model_2"}),
-    ".multilingual-e5-small-elasticsearch": (
+    ".elser-2-elastic": Preconfigured("sparse_embedding", "elastic", {"model_id": "elser_model_2"}),
+    ".multilingual-e5-small-elasticsearch": Preconfigured(
         "text_embedding",
         "elasticsearch",
         {"model_id": ".multilingual-e5-small", **_ADAPTIVE},
     ),
-    ".jina-embeddings-v3": (
+    ".jina-embeddings-v3": Preconfigured(
         "text_embedding",
         "elastic",
         {"model_id": "jina-embeddings-v3", "dimensions": 1024, **_JINA},
     ),
-    ".jina-embeddings-v5-text-small": (
+    ".jina-embeddings-v5-text-small": Preconfigured(
         "text_embedding",
         "elastic",
         {"model_id": "jina-embeddings-v5-text-small", "dimensions": 1024, **_JINA},
     ),
-    ".jina-embeddings-v5-text-nano": (
+    ".jina-embeddings-v5-text-nano": Preconfigured(
         "text_embedding",
         "elastic",
         {"model_id": "jina-embeddings-v5-text-nano", "dimensions": 768, **_JINA},
     ),
-    ".minilm-l6-v2": ("text_embedding", "elasticsearch", {"model_id": "all-minilm-l6-v2", **_ADAPTIVE}),
-    ".splade-tiny": ("sparse_embedding", "elasticsearch", {"model_id": "splade-tiny", **_ADAPTIVE}),
-    ".hashing-dense": ("text_embedding", "hashing", {"dimensions": 64}),
-    ".hashing-sparse": ("sparse_embedding", "hashing", {}),
+    ".minilm-l6-v2": Preconfigured(
+        "text_embedding", "elasticsearch", {"model_id": "all-minilm-l6-v2", **_ADAPTIVE}, _MINILM_CHUNKS
+    ),
+    ".splade-tiny": Preconfigured(
+        "sparse_embedding", "elasticsearch", {"model_id": "splade-tiny", **_ADAPTIVE}
+    ),
+    ".hashing-dense": Preconfigured("text_embedding", "hashing", {"dimensions": 64}),
+    ".hashing-sparse": Preconfigured("sparse_embedding", "hashing", {}),
 }
-"""Id -> task type, service and service settings of the endpoints that are always there."""
-
-CHUNKING = {".minilm-l6-v2": {"strategy": "sentence", "max_chunk_size": 150, "sentence_overlap": 1}}
-"""Chunking settings of those whose model reads less than Elasticsearch's 250 words: MiniLM would see 256 tokens of them
-and not the rest, and find less on long documents (docs/retrieval.md)."""
+"""The endpoints that are always there, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +301,9 @@ def open_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> M
 def _preconfigured(inference_id: str) -> Endpoint | None:
     if inference_id not in PRECONFIGURED:
         return None
-    task_type, service, settings = PRECONFIGURED[inference_id]
-    body: dict[str, Any] = {"service": service, "service_settings": settings}
-    if inference_id in CHUNKING:
-        body["chunking_settings"] = CHUNKING[inference_id]
+    found = PRECONFIGURED[inference_id]._asdict()
+    task_type = found.pop("task_type")
+    body = {name: value for name, value in found.items() if value is not None}
     return parse_endpoint(inference_id, body, task_type)
 
 

@@ -4,7 +4,6 @@ A config is complete and readable alone. Unknown keys are errors, every default 
 ``check --print``, and a problem names its place in the file.
 """
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.mapping import Mappings
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -295,8 +294,7 @@ def _problem(tree: yaml.Node | None, detail: Any, overridden: tuple[str, ...]) -
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = _keys(location[:-1])
-        close = get_close_matches(location[-1], known, 1)
-        message = f"unknown key{f'; did you mean [{close[0]}]?' if close else ''}"
+        message = f"unknown key{did_you_mean(location[-1], known)}"
         message += f"; known are {', '.join(known)}" if known else "; see docs/config.md"
     elif detail["type"] == "missing":
         message = "is required"

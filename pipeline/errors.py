@@ -6,6 +6,15 @@ PipelineError        1  the run could not be done
 └── TooManyFailures  4  more documents failed than `failures.max_ratio` allows
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word most like `word`, as the end of a message; empty where none is like it."""
+    close = get_close_matches(word, list(known), 1)
+    return f"; did you mean [{close[0]}]?" if close else ""
+
 
 class PipelineError(Exception):
     """The command could not do its job; the message says why and what to do."""

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
@@ -13,7 +11,7 @@ from models.errors import InferenceError, TransientError
 from models.model import Model
 from models.registry import Registry, open_model
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from transforms.records import SemanticField
 from transforms.write_table import SemanticColumn, TableLayout
 
@@ -81,27 +79,18 @@ def resolve(config: RunConfig) -> ResolvedConfig:
         except TransientError as error:
             raise PipelineError(f"mappings.properties.{name}: {error.reason}") from None
         except InferenceError as error:
-            hint = _similar(registry, error) if error.status == 404 else ""
-            problems.append(f"mappings.properties.{name}: {error.reason}{hint}")
+            problems.append(f"mappings.properties.{name}: {error.reason}")
     if problems:
         raise ConfigError("run config", problems)
     return ResolvedConfig(config, tuple(fields), _layout(config, fields))
 
 
-def _similar(registry: Registry, error: InferenceError) -> str:
-    """What else was perhaps meant by an endpoint id that is not found."""
-    wanted = re.search(r"not found \[(.+)\]", error.reason)
-    known = [endpoint.inference_id for endpoint in registry.list()]
-    close = get_close_matches(wanted[1], known, 1) if wanted else []
-    return f"; did you mean [{close[0]}]?" if close else ""
-
-
 def _resolve_field(config: RunConfig, registry: Registry, name: str) -> ResolvedField:
     mapped = config.mappings.semantic()[name]
     assert mapped.inference_id is not None
-    endpoint = registry.get(mapped.inference_id)
+    endpoint = _endpoint(registry, mapped.inference_id)
     search_inference_id = mapped.search_inference_id or endpoint.inference_id
-    registry.get(search_inference_id)
+    _endpoint(registry, search_inference_id)
     model = open_model(endpoint, config.models)
     problems = model.problems()
     if problems:
@@ -115,6 +104,15 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     element = "sparse" if sparse else "byte" if settings.get("element_type") in ("byte", "bit") else "float"
     column = SemanticColumn(name, endpoint.inference_id, element)
     return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
+
+
+def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
+    try:
+        return registry.get(inference_id)
+    except InferenceError as error:
+        known = (endpoint.inference_id for endpoint in registry.list())
+        hint = did_you_mean(inference_id, known) if error.status == 404 else ""
+        raise InferenceError(f"{error.reason}{hint}", status=error.status) from None
 
 
 def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:

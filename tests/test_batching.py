@@ -1,13 +1,11 @@
-import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fresh_process import run_in_fresh_process
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,11 +190,7 @@ assert [torch.get_num_threads(), *fresh] == [3, 3]
 
 def test_workers_compute_alone_and_leave_the_threads_of_others_as_they_were() -> None:
     """In a process of its own: what it looks at belongs to the process, and other tests' threads use torch, too."""
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE], cwd=root, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_fresh_process(ALONE)
 
 
 def test_the_least_number_of_copies_is_ready_at_once():

@@ -1,8 +1,6 @@
 """Dense models against transformers and sentence-transformers on the same checkpoints."""
 
 import ctypes
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import TEXTS, add_pooling, endpoint, make_encoder, without_special_tokens
+from fresh_process import run_in_fresh_process
 from safetensors.torch import load_file, save_file
 
 from models.architectures import bert, native
@@ -20,17 +19,6 @@ from models.local import local_model
 from models.vectors import encode_elements, shorten
 
 MINILM = "all-minilm-l6-v2"
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(params=["newest", "avx512", "avx2", "off"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
-    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "newest" else request.param)
-    found = native.kernels((), "float32")
-    allowed = {"newest": {32, 12, 6}, "avx512": {12, 6}, "avx2": {6}, "off": set()}[request.param]
-    assert found is None or found.strip in allowed
-    return request.param
 
 
 def reference(folder: Path, texts: list[str], pooling: str, window: int = 64) -> np.ndarray:
@@ -228,6 +216,7 @@ def test_weights_of_any_precision_are_computed_with_in_float32(
     np.testing.assert_allclose(found.values, reference(folder, TEXTS, "mean"), atol=2e-5)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("ids", "positions"), [([3, 10, 1], 4), ([3] * 5, 4), ([3, 4], 1)])
 def test_a_tokenizer_of_another_checkpoint_is_an_error(ids: list[int], positions: int) -> None:
     norm = (np.ones(32, np.float32), np.zeros(32, np.float32))
@@ -238,18 +227,16 @@ def test_a_tokenizer_of_another_checkpoint_is_an_error(ids: list[int], positions
     words, places = np.zeros((10, 32), np.float32), np.zeros((positions, 32), np.float32)
     weights = bert.BertWeights(words, places, norm, [layer], 1, 1e-12, "gelu")
     found = native.kernels_for(weights, "float32")
-    if found is None:
-        pytest.skip("no kernels for this processor")
+    assert found is not None
     with pytest.raises(InferenceError, match=f"10 tokens and {positions} positions have weights"):
         native.NativeEncoder(weights, found).forward(
             TokenBatch(np.array(ids, np.int32), np.array([len(ids)]))
         )
 
 
+@pytest.mark.kernels
 def test_with_kernels_torch_is_never_imported() -> None:
     """Importing it takes seconds, longer than a search or a small run does otherwise."""
-    if native.kernels((), "float32") is None:
-        pytest.skip("no kernels for this processor")
     code = """
 import sys
 from models.architectures import load
@@ -259,14 +246,12 @@ for name in (".minilm-l6-v2", ".splade-tiny"):
     assert len(open_model(Registry().get(name)).load().embed(["a b", "c"], "search")) == 2
 assert not {"torch", "transformers"} & sys.modules.keys()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_in_fresh_process(code)
 
 
+@pytest.mark.kernels
 def test_kernels_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """They stay behind when the source is updated without installing it again, and calling them would crash."""
-    if native.kernels((), "float32") is None:
-        pytest.skip("no kernels for this processor")
 
     class Later(native.Kernels):
         _fields_ = (("more", ctypes.c_int64),)

@@ -1,16 +1,14 @@
 """The quickstart with its real models: vectors as sentence-transformers makes them, rankings as they should be."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
 from deltalake import DeltaTable
+from fresh_process import run_in_fresh_process
 
-from models.architectures import native
 from models.registry import Registry, open_model
 from models.weights import find_folder
 from pipeline.__main__ import main
@@ -158,10 +156,9 @@ def test_search_finds_the_right_paragraph(quickstart, capsys, mode):
     assert "active career sack leader with 136" in hit["chunk"]["text"]
 
 
+@pytest.mark.kernels
 def test_a_search_imports_only_what_it_needs(quickstart):
     """PyTorch and Beam take seconds to import; a search needs neither where the kernels do the work."""
-    if native.kernels((), "float32") is None:
-        pytest.skip("no kernels for this processor")
     code = """
 import sys
 from models.architectures import load
@@ -170,9 +167,7 @@ load._GPU_DRIVERS = ()
 assert main(["search", sys.argv[1], "a question", *sys.argv[2:], "--mode", "hybrid"]) == 0
 assert not {"torch", "transformers", "apache_beam"} & sys.modules.keys()
 """
-    command = [sys.executable, "-c", code, *quickstart[1]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_in_fresh_process(code, *quickstart[1])
 
 
 def test_a_second_run_embeds_nothing(quickstart, capsys):

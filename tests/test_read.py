@@ -217,6 +217,20 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_deletion(tmp_path, monk
     assert len(list_splits([f"{tmp_path}/*.jsonl"], "jsonl", 1 << 20)) == 1  # nothing below can match
 
 
+def test_hidden_folders_of_a_source_folder_are_not_even_looked_into(tmp_path, monkeypatch):
+    write_lines(tmp_path / "a.jsonl", [{"_id": 1}])
+    (tmp_path / ".trash").mkdir()
+    real = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith(".trash"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(list_splits([str(tmp_path)], "jsonl", 1 << 20)) == 1
+
+
 def test_a_glob_and_a_list_of_paths_keep_source_order(tmp_path):
     for name in ("b", "a", "c"):
         write_lines(tmp_path / f"{name}.jsonl", [{"_id": name}])

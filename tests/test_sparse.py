@@ -17,13 +17,6 @@ from models.local import local_model
 SPLADE = "splade-tiny"
 
 
-@pytest.fixture(params=["newest", "avx512", "avx2", "off"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test with each kind of kernel that this machine has, and with PyTorch alone."""
-    monkeypatch.setenv(native.DISABLING_VARIABLE, "" if request.param == "newest" else request.param)
-    return request.param
-
-
 def reference(folder: Path, texts: list[str], twice: bool = False, window: int = 64) -> np.ndarray:
     """One text at a time through transformers: log(1 + relu(logits)), the largest over the tokens."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer

@@ -70,11 +70,12 @@ def create(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def list_files(pattern: str) -> list[tuple[str, int]]:
+def list_files(pattern: str, *, hidden: bool = True) -> list[tuple[str, int]]:
     """List the files that match a glob, by name.
 
     Args:
         pattern: a path with ``*`` and ``?`` (not over a separator), ``[...]``, and ``**`` for any number of folders.
+        hidden: also look at files and folders whose names begin with a dot or an underscore.
 
     Returns:
         (path, size in bytes) of each file, sorted by path.
@@ -84,12 +85,17 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
     """
     patterns = list(dict.fromkeys([pattern, pattern.replace("**/", "")]))
     if is_local(pattern):
-        return sorted(_walk(patterns))
+        return sorted(_walk(patterns, hidden))
     entries = [entry for result in FileSystems.match(patterns) for entry in result.metadata_list]
-    return sorted({entry.path: entry.size_in_bytes for entry in entries}.items())
+    found = {entry.path: entry.size_in_bytes for entry in entries}
+    start = len(root_of(pattern))
+    return sorted((path, size) for path, size in found.items() if hidden or not _HIDDEN.search(path[start:]))
 
 
-def _walk(patterns: list[str]) -> Iterator[tuple[str, int]]:
+_HIDDEN = re.compile(r"(^|/)[._]")
+
+
+def _walk(patterns: list[str], hidden: bool) -> Iterator[tuple[str, int]]:
     """Yield the local files that match one of several patterns with the same beginning."""
     if not is_glob(patterns[0]):
         if os.path.isfile(patterns[0]):
@@ -107,7 +113,11 @@ def _walk(patterns: list[str]) -> Iterator[tuple[str, int]]:
         below = os.path.relpath(folder, root or ".")
         if depth is not None and (0 if below == "." else below.count(os.sep) + 1) >= depth:
             folders.clear()  # no file below can match
+        if not hidden:
+            folders[:] = [name for name in folders if not _HIDDEN.match(name)]
         for name in names:
+            if not hidden and _HIDDEN.match(name):
+                continue
             path = os.path.join(folder, name) if root else os.path.normpath(os.path.join(folder, name))
             if any(each.match(path) for each in wanted):
                 with suppress(FileNotFoundError):  # gone since it was listed

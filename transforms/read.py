@@ -112,13 +112,8 @@ def _expand(configured: str, format: str) -> tuple[str, list[tuple[str, int]]]:
     if not is_folder:
         return os.path.dirname(configured), files.list_files(configured)
     endings = tuple(base + packed for base in EXTENSIONS[format] for packed in ("", *COMPRESSIONS))
-    found = files.list_files(files.join(configured, "**"))
-    hidden = re.compile(r"(^|[/\\])[._]")
-    return configured, [
-        (path, size)
-        for path, size in found
-        if path.lower().endswith(endings) and not hidden.search(path[len(configured) :])
-    ]
+    found = files.list_files(files.join(configured, "**"), hidden=False)
+    return configured, [(path, size) for path, size in found if path.lower().endswith(endings)]
 
 
 def _ranges(path: str, size: int, format: str, split_bytes: int) -> list[tuple[int, int]]:
