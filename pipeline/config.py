@@ -301,9 +301,11 @@ def _problem(tree: yaml.Node | None, detail: Any, overridden: tuple[str, ...]) -
     else:
         message = f"{message} (got {detail['input']!r:.80})" if detail["type"] != "value_error" else message
     place = ".".join(location) or "config"
-    if any(f"{place}.".startswith(f"{key}.") for key in overridden):
-        return f"--set {place}: {message}"
     line = _line(tree, location)
+    inside = any(f"{place}.".startswith(f"{key}.") for key in overridden)
+    above = not line and any(key.startswith(f"{place}.") for key in overridden)
+    if inside or above:
+        return f"--set {place}: {message}"
     return f"line {line}: {place}: {message}" if line else f"{place}: {message}"
 
 

@@ -105,6 +105,7 @@ def test_set_overrides_any_value():
         ("source.path.deeper=1", "holds a value, not a section"),
         ("source.path=[", "not valid YAML"),
         ("source.nope=1", "--set source.nope: unknown key; known are format, path"),
+        ("tabel.path=x", "--set tabel: unknown key; did you mean [table]?"),
         ("source.format=xml", "--set source.format: Input should be"),
         ("runner={worker: 2}", "--set runner.worker: unknown key; did you mean [workers]?"),
     ],
