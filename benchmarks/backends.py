@@ -26,9 +26,9 @@ WINDOW, BATCH = 256, 8
 
 def engine(dtype: str, variant: str = "") -> Embed:
     """Our engine, one copy for each core."""
-    from models.architectures.native import DISABLING_VARIABLE
-    from models.endpoint import parse_endpoint
-    from models.registry import open_model
+    from models.endpoints.endpoint import parse_endpoint
+    from models.local.architectures.native import DISABLING_VARIABLE
+    from models.open_model import open_model
 
     os.environ[DISABLING_VARIABLE] = variant
     settings = {"model_id": DENSE, "num_threads": 1, "num_allocations": len(os.sched_getaffinity(0))}
@@ -125,7 +125,7 @@ def ndcg(embed: Embed, data: Path) -> float:
     import ir_measures
     from documents import read_corpus
 
-    from pipeline.judgements import load_qrels, load_queries
+    from pipeline.evaluation.judgements import load_qrels, load_queries
 
     documents = read_corpus(str(next(data.glob("corpus.jsonl*"))))
     qrels, queries = load_qrels(data / "qrels.tsv"), load_queries(data / "queries.jsonl")

@@ -23,7 +23,7 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 from semantic_text_splitter import TextSplitter
 
 from models.chunking_settings import DEFAULT, parse_chunking_settings
-from transforms.chunk import chunk_text
+from transforms.chunk.strategies import chunk_text
 
 DATA = Path(__file__).parent.parent / "data"
 CORPORA = {"English": DATA / "xquad" / "corpus.jsonl", "Chinese": DATA / "xquad-zh" / "corpus.jsonl"}

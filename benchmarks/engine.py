@@ -103,8 +103,8 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def load_ours(task_type: str, model_id: str, threads: int) -> Any:
-    from models.endpoint import parse_endpoint
-    from models.registry import open_model
+    from models.endpoints.endpoint import parse_endpoint
+    from models.open_model import open_model
 
     settings = {"model_id": model_id, "num_threads": 1, "num_allocations": threads}
     body = {"service": "elasticsearch", "service_settings": settings}
@@ -112,8 +112,8 @@ def load_ours(task_type: str, model_id: str, threads: int) -> Any:
 
 
 def folder_of(model_id: str) -> str:
-    from models.catalog import resolve
-    from models.weights import find_folder
+    from models.local.catalog import resolve
+    from models.local.weights import find_folder
 
     return str(find_folder(resolve(model_id, {}).location or ""))
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from documents import read_corpus, write_jsonl
 
-from pipeline.config import RunConfig
-from pipeline.run import run_pipeline
+from pipeline.config.run_config import RunConfig
+from pipeline.run.job import run_pipeline
 
 JAR = "build/jars/flink-job-server.jar"
 RUNNERS = {"local": {"name": "local"}, "flink": {"name": "flink", "job_server_jar": JAR, "parallelism": 1}}

@@ -27,10 +27,11 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from pipeline.rank import DenseField, bm25_query, rank_dense, rank_query, sparse_query
-from pipeline.search_index import SearchIndex
-from transforms.write_index import update_index
-from transforms.write_table import SemanticColumn, TableLayout
+from pipeline.search.dense import DenseField, rank_dense
+from pipeline.search.open_index import SearchIndex
+from pipeline.search.ranking import bm25_query, rank_query, sparse_query
+from transforms.index.update import update_index
+from transforms.table.schema import SemanticColumn, TableLayout
 
 CHUNKS_A_DOCUMENT, TOKENS, DIMENSIONS, VOCABULARY, WORDS = 4, 100, 384, 30_000, 60
 PART_DOCUMENTS = 2_000

@@ -17,8 +17,8 @@ from documents import synthetic, write_jsonl
 
 def run_once(count: int, again: bool) -> None:
     """Run over `count` documents in this process and print time and peak memory; `again` adds a no-change run."""
-    from pipeline.config import RunConfig
-    from pipeline.run import run_pipeline
+    from pipeline.config.run_config import RunConfig
+    from pipeline.run.job import run_pipeline
 
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_jsonl(Path(folder) / "corpus.jsonl", synthetic(count))

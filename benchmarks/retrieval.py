@@ -21,13 +21,13 @@ import numpy as np
 import yaml
 from deltalake import DeltaTable
 
-from pipeline.config import load_config
-from pipeline.evaluation import Evaluation, evaluate
-from pipeline.judgements import load_qrels, load_queries
-from pipeline.query_embedding import embed_queries
-from pipeline.run import run_pipeline
-from pipeline.search_index import SearchIndex
-from transforms.index_files import DEFAULT_ANALYZER, spaced, text_analyzer
+from pipeline.config.load import load_config
+from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.evaluation.judgements import load_qrels, load_queries
+from pipeline.run.job import run_pipeline
+from pipeline.search.open_index import SearchIndex
+from pipeline.search.query_embedding import embed_queries
+from transforms.index.tantivy_schema import DEFAULT_ANALYZER, spaced, text_analyzer
 
 BM25_PARAMETERS = ((1.2, 0.75), (0.9, 0.4), (1.5, 0.75), (2.0, 0.9))
 """k1 and b: tantivy's (and Elasticsearch's), Anserini's, and two that trust long documents less."""

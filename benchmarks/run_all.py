@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.report import package_versions
+from pipeline.report.record import package_versions
 
 HERE = Path(__file__).parent
 

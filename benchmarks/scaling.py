@@ -43,8 +43,8 @@ def text_column(values: Iterable[str]) -> pa.Array:
 
 def measure_plan(rows: int) -> dict[str, Any]:
     """Make the plan of a nightly run: as many rows in the table as in the source, one in a hundred changed."""
-    from pipeline.plan import Scan, make_plan
-    from pipeline.table import TableState
+    from pipeline.run.compare import Scan, make_plan
+    from pipeline.table.delta import TableState
 
     before = peak_bytes()
     ids = text_column(f"document-{number:012d}" for number in range(rows))
@@ -88,9 +88,9 @@ def write_corpus(path: Path, documents: int) -> None:
 
 def measure_run(documents: int, workers: int) -> dict[str, Any]:
     """Run a job with the hashing endpoint and see what its graphs shuffle."""
-    from pipeline.config import RunConfig
-    from pipeline.run import run_pipeline
-    from transforms.read import list_splits
+    from pipeline.config.run_config import RunConfig
+    from pipeline.run.job import run_pipeline
+    from transforms.read.splits import list_splits
 
     with tempfile.TemporaryDirectory() as scratch:
         corpus = Path(scratch) / "corpus.jsonl"

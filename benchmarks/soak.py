@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    from soak import run_nights
+    from support.soak import run_nights
 
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,8 +15,8 @@ from typing import Any
 
 from documents import read_corpus, write_jsonl
 
-from pipeline.config import RunConfig
-from pipeline.run import run_pipeline
+from pipeline.config.run_config import RunConfig
+from pipeline.run.job import run_pipeline
 
 FIELDS = {"dense": ".minilm-l6-v2", "sparse": ".splade-tiny"}
 
@@ -62,9 +62,10 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures here")
     arguments = parser.parse_args()
 
-    from models.registry import Registry, open_model
-    from transforms.chunk import chunk_document
-    from transforms.read import to_document
+    from models.endpoints.registry import Registry
+    from models.open_model import open_model
+    from transforms.chunk.documents import chunk_document
+    from transforms.read.documents import to_document
     from transforms.records import Location, SemanticField
 
     endpoints = {name: FIELDS[name] for name in arguments.fields}

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, overload
 
-from models.errors import InferenceError, ValidationError
+from models.errors import ValidationError, illegal_argument, type_problem
+from models.text import java_string
 
 Strategy = Literal["word", "sentence", "recursive", "none"]
 Segmenter = Literal["icu", "punkt"]
@@ -161,7 +162,7 @@ def parse_chunking_settings(
         InferenceError: there is no strategy, or it is unknown (status 400).
     """
     if raw is not None and not isinstance(raw, Mapping):
-        raise ValidationError([_type_problem(_SCOPE, raw, "Map")])
+        raise ValidationError([type_problem(_SCOPE, raw, "Map")])
     if not raw:
         if not return_defaults:
             return None
@@ -184,48 +185,6 @@ def check_elser_chunk_size(settings: ChunkingSettings) -> None:
         )
 
 
-def illegal_argument(reason: str) -> InferenceError:
-    """Return the error that Elasticsearch answers a wrong argument with."""
-    return InferenceError(reason, status=400, type="illegal_argument_exception")
-
-
-def java_string(value: object) -> str:
-    """Return what Java's ``toString`` prints for a JSON value; Elasticsearch's texts and messages hold it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return _java_double(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}={java_string(member)}" for key, member in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(java_string, value)) + "]"
-    return str(value)
-
-
-def _java_double(value: float) -> str:
-    """Print a double the Java way: ``13.49``, ``100.0``, ``1.0E7``, ``1.5E-5``."""
-    if value != value or value in (float("inf"), float("-inf")):
-        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[repr(value)]
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return f"{value:.{_decimals(value)}f}"
-    mantissa, exponent = _shortest_exponential(value)
-    return f"{mantissa}E{exponent}"
-
-
-def _decimals(value: float) -> int:
-    """Count the decimals of the shortest text that reads back as `value` (at least one)."""
-    return next(digits for digits in range(1, 25) if float(f"{value:.{digits}f}") == value)
-
-
-def _shortest_exponential(value: float) -> tuple[str, int]:
-    """Split `value` into the shortest mantissa that reads back (at least one decimal) and its exponent."""
-    text = next(text for digits in range(1, 18) if float(text := f"{value:.{digits}e}") == value)
-    mantissa, exponent = text.split("e")
-    return mantissa, int(exponent)
-
-
 def _parse_strategy(raw: Mapping[str, Any]) -> Strategy:
     """Read the strategy, the one setting that the others depend on."""
     strategy = raw.get("strategy")
@@ -237,14 +196,6 @@ def _parse_strategy(raw: Mapping[str, Any]) -> Strategy:
             f"Invalid chunkingStrategy {java_string(strategy)} (known strategies: {known})"
         )
     return cast(Strategy, strategy)
-
-
-def _type_problem(key: str, value: object, java_name: str) -> str:
-    """Say that a value has the wrong JSON type."""
-    return (
-        f"field [{key}] is not of the expected type. "
-        f"The value [{java_string(value)}] cannot be converted to a [{java_name}]"
-    )
 
 
 def _separator_count_problems(separators: tuple[str, ...]) -> list[str]:
@@ -335,7 +286,7 @@ class _SettingsParser:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         if fits and not (kind is int and abs(value) > _LARGEST_INT):
             return value
-        self.problems.append(_type_problem(key, value, java_name))
+        self.problems.append(type_problem(key, value, java_name))
         return None
 
     def _integer(self, key: str, smallest: int) -> int | None:
@@ -393,5 +344,5 @@ class _SettingsParser:
         if separators is None:
             return None
         wrong = [separator for separator in separators if not isinstance(separator, str)]
-        self.problems += [_type_problem("separators", value, "String") for value in wrong]
+        self.problems += [type_problem("separators", value, "String") for value in wrong]
         return None if wrong else tuple(separators)

@@ -6,7 +6,9 @@ InferenceError              an embedding request that failed; carries an HTTP-li
 ValidationError             a definition is wrong; every problem at once, in Elastic's wording
 """
 
-from typing import Any
+from typing import Any, NoReturn
+
+from models.text import java_string
 
 
 class InferenceError(Exception):
@@ -58,3 +60,27 @@ class ValidationError(InferenceError):
     def __reduce__(self) -> tuple[Any, tuple[list[str]]]:
         """Pickle by the problems, which the constructor takes, rather than by the message."""
         return ValidationError, (self.problems,)
+
+
+def illegal_argument(reason: str) -> InferenceError:
+    """Return the error that Elasticsearch answers a wrong argument with."""
+    return InferenceError(reason, status=400, type="illegal_argument_exception")
+
+
+def type_problem(key: str, value: object, java_name: str) -> str:
+    """Say that a value has the wrong JSON type."""
+    return (
+        f"field [{key}] is not of the expected type. "
+        f"The value [{java_string(value)}] cannot be converted to a [{java_name}]"
+    )
+
+
+def bad_request(reason: str, type: str = "status_exception", status: int = 400) -> NoReturn:
+    """Refuse a request the way Elasticsearch does.
+
+    Args:
+        reason: the message.
+        type: Elasticsearch's exception name.
+        status: the HTTP status.
+    """
+    raise InferenceError(reason, status=status, type=type)

@@ -22,15 +22,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation import Evaluation, ModeResult
-from pipeline.evaluation import evaluate as _evaluate
-from pipeline.evaluation_report import delta_plot, recall_plot, write_report
-from pipeline.judgements import load_qrels, load_queries
-from pipeline.legs import Mode
-from pipeline.search import Hit, search_many
-from pipeline.search_index import SearchIndex
-from transforms.index_files import Ints
-from transforms.utf16 import Utf16Text
+from models.text import Utf16Text
+from pipeline.evaluation.evaluate import Evaluation, ModeResult
+from pipeline.evaluation.evaluate import evaluate as _evaluate
+from pipeline.evaluation.judgements import load_qrels, load_queries
+from pipeline.evaluation.page import delta_plot, recall_plot, write_report
+from pipeline.search.open_index import SearchIndex
+from pipeline.search.retrievers import Mode
+from pipeline.search.search import Hit, search_many
+from transforms.index.state import Ints
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class LoadedTable:
             path: folder or URL of the table.
             version: its version; None takes the newest.
         """
-        from transforms.index_snapshot import Snapshot, part_metadata
+        from transforms.index.snapshot import Snapshot, part_metadata
 
         self._snapshot = Snapshot.of_table(path, version)
         parts = self._snapshot.parts
@@ -133,7 +133,7 @@ class LoadedTable:
         return np.asarray(rows).reshape(len(values), -1)
 
     def _read(self, wanted: Any) -> pa.Table:
-        from transforms.index_shard import open_part
+        from transforms.table.parts import open_part
 
         tables = []
         for part in self._snapshot.parts:
@@ -154,7 +154,7 @@ def _positions(lengths: Ints) -> Ints:
 def _texts(sources: Sequence[str], parents: Sequence[int], columns: Mapping[str, Any]) -> list[str]:
     import orjson
 
-    from transforms.index_texts import joined_values
+    from transforms.field_values import joined_values
 
     texts: dict[tuple[int, str], Utf16Text] = {}
     result = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.architectures import native
+from models.local.architectures import native
 
 
 @pytest.fixture(params=["newest", "avx512", "avx2", "off"])

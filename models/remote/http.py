@@ -18,9 +18,9 @@ import httpx
 import orjson
 import tenacity
 
+from models.endpoints.secrets import Secrets
 from models.errors import InferenceError, ModelLoadError, TransientError
 from models.remote.protocol import Call
-from models.secrets import Secrets
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _SAME_REQUEST = (307, 308)

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from models.endpoint import Endpoint
+from models.endpoints.endpoint import Endpoint
+from models.endpoints.secrets import Secrets, resolve, unresolved
+from models.endpoints.services import SERVICES
 from models.errors import InferenceError
 from models.model import Model
 from models.remote.embedder import Limits, RemoteEmbedder, RetryCount
@@ -21,8 +23,6 @@ from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, P
 from models.remote.limits import rate_limit
 from models.remote.protocol import element_type
 from models.remote.text import estimate_tokens
-from models.secrets import Secrets, resolve, unresolved
-from models.services import SERVICES
 
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
@@ -193,7 +193,7 @@ class RemoteModel:
 
     def _open_protocol(self, secrets: Secrets, client: HttpClient) -> Any:
         service = SERVICES[self.endpoint.service].protocol
-        module = import_module(f"models.remote.{'cluster' if service == 'local' else service}")
+        module = import_module(f"models.remote.protocols.{'cluster' if service == 'local' else service}")
         try:
             return module.open_protocol(self.endpoint, secrets, client.post)
         except KeyError as missing:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
 from models.remote.protocol import Call, Send
-from models.secrets import Secrets
 
 _EARLY = 60.0  # seconds before its end at which a token is fetched anew
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import orjson
 
 from models.embeddings import InputType
+from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.secrets import Secrets
 
 Vectors = Sequence[Sequence[float]] | Sequence[Mapping[str, float]]
 

@@ -1,0 +1,1 @@
+"""Endpoint definitions as in Elasticsearch: parsed, checked, kept in a folder."""

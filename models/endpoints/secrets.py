@@ -1,0 +1,201 @@
+"""Secrets are references, ``env:NAME`` or ``file:PATH``, everywhere but in the one call that uses them.
+
+A definition that arrives with a literal secret is split: the literal goes to a file that only its owner can
+read, the definition keeps a reference to it. References are resolved on the worker when a model is opened;
+the values live in `Secrets`, which shows them to nobody and cannot be pickled.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from models.endpoints.services import Setting
+from models.errors import InferenceError
+
+FOLDER = ".secrets"
+_REFERENCE = re.compile(r"(env|file):(.+)", re.DOTALL)
+_CREDENTIAL_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
+_CREDENTIAL_VALUE = re.compile(r"\s*(bearer|basic|apikey|token)\s+", re.IGNORECASE)
+
+
+class Secrets(Mapping[str, str]):
+    """Resolved secrets of one endpoint by path, for example ``api_key`` or ``secret_parameters.token``."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(sorted(self._values))})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("secrets do not travel: pickle the endpoint and resolve its references on the worker")
+
+    def redact(self, text: str) -> str:
+        """Return `text` with every secret, also as JSON or a URL would write it, replaced."""
+        # A service may quote the credential of a header without the scheme before it.
+        values = {
+            part for value in self._values.values() for part in (value, _CREDENTIAL_VALUE.sub("", value, 1))
+        }
+        for value in sorted(values, key=len, reverse=True):
+            forms = {value, value.strip(), json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)}
+            for form in sorted(forms - {""}, key=len, reverse=True):
+                text = text.replace(form, "[redacted]")
+        return text
+
+
+def is_reference(value: str) -> bool:
+    """Whether `value` names a secret instead of being one."""
+    return _REFERENCE.fullmatch(value) is not None
+
+
+def secret_paths(settings: Mapping[str, Any], known: Mapping[str, Setting]) -> dict[str, str]:
+    """Find the secrets of one settings object.
+
+    Args:
+        settings: ``service_settings`` or ``task_settings``.
+        known: what the service knows about them.
+
+    Returns:
+        Path -> value or reference; the path of a nested secret is ``setting.key``.
+    """
+    found: dict[str, str] = {}
+    for name, setting in known.items():
+        value = settings.get(name)
+        if setting.kind == "secret" and isinstance(value, str) and value:
+            found[name] = value
+        elif setting.kind in ("secrets", "headers") and isinstance(value, Mapping):
+            for key, inner in value.items():
+                if (
+                    isinstance(inner, str)
+                    and inner
+                    and (setting.kind == "secrets" or _carries_secret(key, inner))
+                ):
+                    found[f"{name}.{key}"] = inner
+    return found
+
+
+def _carries_secret(header: str, value: str) -> bool:
+    """A header with credentials, unless it is a template whose parts are secrets on their own."""
+    if "${" in value:
+        return False
+    return (
+        is_reference(value)
+        or _CREDENTIAL_HEADER.search(header) is not None
+        or _CREDENTIAL_VALUE.match(value) is not None
+    )
+
+
+def split(
+    inference_id: str, settings: Mapping[str, Any], known: Mapping[str, Setting], prefix: str = ""
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Replace every literal secret of `settings` by a reference.
+
+    Args:
+        inference_id: the endpoint, which names the files.
+        settings: ``service_settings`` or ``task_settings``; not changed.
+        known: what the service knows about them.
+        prefix: start of the files' names after the id, which keeps the two settings objects apart.
+
+    Returns:
+        The settings with references, and the literals: path of the file below the definitions' folder ->
+        secret.
+    """
+    settings = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    literals: dict[str, str] = {}
+    for path, value in secret_paths(settings, known).items():
+        if is_reference(value):
+            continue
+        file = f"{FOLDER}/{inference_id}.{prefix}{re.sub(r'[^A-Za-z0-9_.-]', '_', path)}"
+        literals[file] = value
+        name, _, key = path.partition(".")
+        if key:
+            settings[name][key] = f"file:{file}"
+        else:
+            settings[name] = f"file:{file}"
+    return settings, literals
+
+
+def store(folder: Path, literals: Mapping[str, str]) -> None:
+    """Write secrets to files of mode 0600 in a folder of mode 0700 that git ignores."""
+    for name, value in literals.items():
+        file = folder / name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore = file.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(value)
+        temporary.replace(file)
+
+
+def forget(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Setting]) -> None:
+    """Delete the secret files that `split` made for `settings`; files that the user named stay."""
+    for reference in secret_paths(settings, known).values():
+        if reference.startswith(f"file:{FOLDER}/"):
+            (folder / reference.removeprefix("file:")).unlink(missing_ok=True)
+
+
+def resolve(references: Mapping[str, str], folder: str | None) -> Secrets:
+    """Look the secrets up.
+
+    Args:
+        references: path -> reference, as `secret_paths` finds them.
+        folder: what the path of a ``file:`` reference is relative to.
+
+    Raises:
+        InferenceError: a variable is not set, or a file cannot be read; the message names it.
+    """
+    values = {}
+    for path, reference in references.items():
+        problem = unresolved(path, reference, folder)
+        if problem:
+            raise InferenceError(problem, status=400, type="illegal_argument_exception")
+        kind, name = _parts(reference)
+        values[path] = os.environ[name] if kind == "env" else _locate(name, folder).read_text("utf-8").strip()
+    return Secrets(values)
+
+
+def unresolved(path: str, reference: str, folder: str | None) -> str | None:
+    """Say why a reference cannot be resolved on this machine, or None when it can."""
+    if not is_reference(reference):
+        return (
+            f"[{path}] holds a literal secret; write env:NAME or file:PATH, or use `endpoints put`,"
+            " which moves it"
+        )
+    kind, name = _parts(reference)
+    if kind == "env":
+        if not os.environ.get(name):
+            return (
+                f"[{path}] is env:{name}, but the environment variable {name} is not set; export it and"
+                " try again"
+            )
+        return None
+    file = _locate(name, folder)
+    if not os.access(file, os.R_OK) or not file.is_file():
+        return f"[{path}] is file:{name}, but {file} cannot be read; create it or correct the path"
+    return None if file.read_text("utf-8").strip() else f"[{path}] is file:{name}, but {file} is empty"
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    kind, _, name = reference.partition(":")
+    return kind, name
+
+
+def _locate(name: str, folder: str | None) -> Path:
+    return Path(folder or ".") / Path(name).expanduser()

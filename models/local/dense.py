@@ -1,0 +1,100 @@
+"""Dense embeddings from a model that runs here."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.embeddings import DenseEmbeddings, InputType
+from models.errors import InferenceError
+from models.local.batching import TokenBatch
+from models.local.engine import Engine
+from models.local.tokens import Tokens
+from models.local.vectors import encode_elements, normalize, shorten
+from models.local.workers import Workers
+
+Compute = Callable[[TokenBatch], npt.NDArray[np.float32]]
+"""A model: one batch in, the pooled hidden states of its texts [texts, hidden] out."""
+
+
+class DenseEmbedder:
+    """A loaded dense model. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        model_for: Callable[[str], Compute],
+        tokens: Tokens,
+        *,
+        workers: Workers,
+        unit: bool,
+        prefixes: Mapping[str, str],
+        dimensions: int | None = None,
+        element_type: str = "float",
+        similarity: str = "cosine",
+        device: str = "cpu",
+        token_budget: int = 1024,
+    ) -> None:
+        """Build an embedder around a model.
+
+        Args:
+            model_for: gives the model for an input type: one with adapters is several.
+            tokens: the model's tokenizer.
+            workers: the copies to compute on.
+            unit: scale embeddings to length 1.
+            prefixes: input type -> text put before each input.
+            dimensions: cut embeddings to this length; None keeps the model's.
+            element_type: ``float``, ``byte`` or ``bit``.
+            similarity: decides how bytes are scaled.
+            device: where the model is.
+            token_budget: tokens of one batch.
+        """
+        self._tokens = tokens
+        self._workers = workers
+        self._prefixes = prefixes
+        self._dimensions = dimensions
+        self._unit = unit
+        self._element_type = element_type
+        self._similarity = similarity
+        self._model_for = model_for
+        self._engine: Engine[npt.NDArray[np.float32]] = Engine(tokens, workers, device, token_budget)
+
+    def embed(self, texts: Sequence[str], input_type: InputType) -> DenseEmbeddings:
+        """Embed `texts` in order; see `models.embeddings.Embedder`."""
+        prefix = self._prefixes.get(input_type, "")
+        model = self._model_for(input_type)
+
+        def compute(batch: TokenBatch) -> npt.NDArray[np.float32]:
+            if not batch.lengths.all():
+                raise InferenceError(
+                    "A text has nothing to embed: the model's tokenizer leaves no token of it"
+                )
+            return model(batch)
+
+        values: npt.NDArray[np.float32] | None = None
+        is_truncated = np.zeros(len(texts), np.bool_)
+        tokens = np.zeros(len(texts), np.int32)
+        for rows, tokenized, parts in self._engine.run(texts, compute, prefix):
+            tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
+            for batch_rows, pooled in parts:
+                if values is None:
+                    values = np.empty((len(texts), pooled.shape[1]), np.float32)
+                values[rows[batch_rows]] = pooled
+        if values is not None and not np.isfinite(values).all():
+            raise InferenceError(
+                "The model gave numbers that are not finite: another dtype, or another checkpoint"
+            )
+        if values is None:
+            values = np.empty((0, self._dimensions or 0), np.float32)
+        return DenseEmbeddings(self._finish(values), is_truncated, tokens)
+
+    def _finish(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | npt.NDArray[np.int8]:
+        values = shorten(normalize(values) if self._unit else values, self._dimensions, self._unit)
+        return encode_elements(values, self._element_type, self._similarity)
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Count each text's tokens before truncation, special tokens included."""
+        return self._tokens.count(texts)
+
+    def close(self) -> None:
+        """Stop the copies."""
+        self._workers.close()

@@ -1,0 +1,122 @@
+"""Texts through a model: tokenise, batch, compute, while the next texts are tokenised."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import InferenceError
+from models.local.batching import TokenBatch, gather, plan_batches
+from models.local.tokens import TokenizedTexts, Tokens
+from models.local.workers import Workers
+
+_log = logging.getLogger(__name__)
+_SLICE_CHARACTERS = (
+    1 << 18
+)  # tokenised at once: long enough for like lengths to meet, short enough to start soon
+Output = TypeVar("Output")
+Rows = npt.NDArray[np.intp]
+
+
+class Engine(Generic[Output]):
+    """Runs batches of packed texts on the copies of one model. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        workers: Workers,
+        device: str,
+        token_budget: int,
+    ) -> None:
+        """Put an engine together.
+
+        Args:
+            tokens: the model's tokenizer.
+            workers: the copies to compute on.
+            device: where the model is, for messages.
+            token_budget: tokens of one batch.
+        """
+        self._tokens = tokens
+        self._workers = workers
+        self._device = device
+        self.token_budget = token_budget
+
+    def run(
+        self, texts: Sequence[str], compute: Callable[[TokenBatch], Output], prefix: str = ""
+    ) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
+        """Embed `texts`.
+
+        Args:
+            texts: what to embed.
+            compute: the model: one batch in, embeddings in the order of its texts out.
+            prefix: put before each text.
+
+        Yields:
+            For each slice of the texts: which texts, their tokens, and for each batch of the slice its rows in the
+            slice and the model's output for them.
+        """
+        pending: list[tuple[Rows, TokenizedTexts, list[Future[list[tuple[Rows, Output]]]]]] = []
+        try:
+            # All slices are handed over before the first result is awaited: the workers compute meanwhile.
+            for rows in _slices(texts):
+                tokenized = self._tokens.encode([prefix + texts[row] for row in rows])
+                batches = plan_batches(tokenized.lengths, self.token_budget)
+                starts = tokenized.starts()
+                futures = [
+                    self._workers.submit(self._run_batch, compute, tokenized, starts, batch)
+                    for batch in batches
+                ]
+                pending.append((rows, tokenized, futures))
+            for rows, tokenized, futures in pending:
+                yield rows, tokenized, [part for future in futures for part in future.result()]
+        finally:
+            for _, _, futures in pending:
+                for future in futures:
+                    future.cancel()
+
+    def _run_batch(
+        self,
+        compute: Callable[[TokenBatch], Output],
+        tokenized: TokenizedTexts,
+        starts: npt.NDArray[np.int64],
+        rows: Rows,
+    ) -> list[tuple[Rows, Output]]:
+        """Compute one batch; one that does not fit into memory is halved until it does."""
+        lengths = tokenized.lengths[rows].astype(np.int64)
+        try:
+            return [(rows, compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths)))]
+        except MemoryError as error:
+            if len(rows) == 1:
+                raise InferenceError(
+                    f"Out of memory on [{self._device}] with one text of {lengths[0]} tokens; use a device with"
+                    " more memory, or a smaller max_chunk_size",
+                    status=507,
+                ) from error
+            self._shrink(int(lengths.sum()))
+        middle = (len(rows) + 1) // 2
+        first = self._run_batch(compute, tokenized, starts, rows[:middle])
+        return first + self._run_batch(compute, tokenized, starts, rows[middle:])
+
+    def _shrink(self, failed: int) -> None:
+        smaller = max(1, failed // 2)
+        if smaller < self.token_budget:
+            _log.warning(
+                "Out of memory on %s with %d tokens in a batch; going on with at most %d",
+                self._device,
+                failed,
+                smaller,
+            )
+            self.token_budget = smaller
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Rows]:
+    """Split texts into slices of like length, longest first, by characters: tokens are not known yet."""
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    order = np.argsort(-sizes, kind="stable")
+    slice_of = np.cumsum(sizes[order]) // _SLICE_CHARACTERS
+    for rows in np.split(order, np.flatnonzero(np.diff(slice_of)) + 1):
+        if len(rows):
+            yield rows

@@ -1,0 +1,1 @@
+"""One module for each protocol of a remote service: requests and answers."""

@@ -1,0 +1,81 @@
+"""Who uses an inference endpoint: run configs that name it, and tables whose rows it embedded."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.endpoints.registry import Usage
+from pipeline.config.run_config import DEFAULT_PATH
+from pipeline.errors import PipelineError
+
+
+def find_usages(inference_id: str, endpoints_path: str, configs: Sequence[str] = ()) -> list[Usage]:
+    """Find what would break without an endpoint, as `inference_id` or as `search_inference_id`.
+
+    Args:
+        inference_id: the endpoint.
+        endpoints_path: folder of its definition; run configs of other folders mean other endpoints.
+        configs: run configs to look into, besides those in ``run_configs/`` and beside the folder.
+    """
+    usages = []
+    for path, config in _run_configs(endpoints_path, configs):
+        table = (config.get("table") or {}).get("path") if isinstance(config.get("table"), dict) else None
+        if inference_id in _named(config.get("mappings")):
+            usages.append(Usage("pipelines", path))
+            usages.append(Usage("indexes", str(table or path)))
+        elif table and inference_id in _embedded(str(table)):
+            usages.append(Usage("indexes", str(table)))
+    return usages
+
+
+def _run_configs(endpoints_path: str, configs: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every run config that takes its endpoints from this folder."""
+    folder = Path(endpoints_path).resolve()
+    candidates = [*(Path(config) for config in configs)]
+    for pattern in ("*.yaml", "*.yml"):
+        candidates += sorted(
+            [*Path("run_configs").rglob(pattern), *Path(endpoints_path).parent.glob(pattern)]
+        )
+    seen = set()
+    for file in candidates:
+        if file.resolve() in seen:
+            continue
+        seen.add(file.resolve())
+        config = _read(file, required=str(file) in configs)
+        section = config.get("endpoints")
+        named = section.get("path") if isinstance(section, dict) else None
+        if config and Path(named or DEFAULT_PATH).resolve() == folder:
+            yield str(file), config
+
+
+def _read(file: Path, *, required: bool) -> Mapping[str, Any]:
+    """A YAML file as a mapping; a file that is none uses no endpoint."""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if required:
+            raise PipelineError(f"{file} cannot be read: {error}") from None
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _named(node: Any) -> set[str]:
+    """Every endpoint that a mapping names, at any depth."""
+    if not isinstance(node, dict):
+        return set()
+    here = {node[key] for key in ("inference_id", "search_inference_id") if isinstance(node.get(key), str)}
+    return here.union(*map(_named, node.values()))
+
+
+def _embedded(table_path: str) -> set[str]:
+    """The endpoints of a table's rows, as its part files tell."""
+    from pipeline.table.delta import describe_table, open_table
+
+    try:
+        table = open_table(table_path)
+    except PipelineError:
+        return set()
+    fields = describe_table(table, table_path).get("fields", {}) if table else {}
+    return _named(dict(fields))

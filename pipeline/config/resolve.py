@@ -1,0 +1,161 @@
+"""Resolve a run config: which endpoint and model embed which field, what a row holds, and what its fingerprint is."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from models.chunking_settings import parse_chunking_settings
+from models.endpoints.endpoint import Endpoint
+from models.endpoints.registry import Registry
+from models.errors import InferenceError, TransientError
+from models.model import Model
+from models.open_model import open_model
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from transforms.records import SemanticField
+from transforms.table.schema import TABLE_FORMAT, SemanticColumn, TableLayout
+
+
+@dataclass(frozen=True)
+class ResolvedField:
+    """A semantic_text field with everything that its name stands for.
+
+    Attributes:
+        field: name, source fields and chunking settings.
+        endpoint: the endpoint that embeds its chunks.
+        model: the endpoint's model, not loaded.
+        column: its column of the table.
+        embedding_fingerprint: changes when the same text would get another embedding.
+        search_inference_id: the endpoint that embeds queries.
+    """
+
+    field: SemanticField
+    endpoint: Endpoint
+    model: Model
+    column: SemanticColumn
+    embedding_fingerprint: str
+    search_inference_id: str
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A run config together with the endpoints and models that it names."""
+
+    config: RunConfig
+    fields: tuple[ResolvedField, ...]
+    layout: TableLayout
+
+    @property
+    def embedding_fingerprints(self) -> dict[str, str]:
+        """Semantic field -> fingerprint of its embedding."""
+        return {field.field.name: field.embedding_fingerprint for field in self.fields}
+
+    @property
+    def substitutions(self) -> dict[str, str]:
+        """Model that an endpoint asks for -> the model that stands in for it here."""
+        described = (field.model.describe() for field in self.fields)
+        return {
+            str(model["substituted_for"]): str(model.get("model_id"))
+            for model in described
+            if model.get("substituted_for")
+        }
+
+
+def resolve(config: RunConfig) -> ResolvedConfig:
+    """Look up the endpoints and models of a config.
+
+    Raises:
+        ConfigError: with every endpoint that is unknown or wrong and every model that cannot be used.
+        PipelineError: a service that must be asked about its model does not answer.
+    """
+    registry = Registry(config.endpoints.path)
+    fields, problems = [], []
+    for name in config.mappings.semantic():
+        try:
+            fields.append(_resolve_field(config, registry, name))
+        except TransientError as error:
+            raise PipelineError(f"mappings.properties.{name}: {error.reason}") from None
+        except InferenceError as error:
+            problems.append(f"mappings.properties.{name}: {error.reason}")
+    if problems:
+        raise ConfigError("run config", problems)
+    return ResolvedConfig(config, tuple(fields), _layout(config, fields))
+
+
+def _resolve_field(config: RunConfig, registry: Registry, name: str) -> ResolvedField:
+    mapped = config.mappings.semantic()[name]
+    assert mapped.inference_id is not None
+    endpoint = _endpoint(registry, mapped.inference_id)
+    search_inference_id = mapped.search_inference_id or endpoint.inference_id
+    _endpoint(registry, search_inference_id)
+    model = open_model(endpoint, config.models)
+    problems = model.problems()
+    if problems:
+        raise InferenceError("; ".join(problems), status=400)
+    chunking = (
+        parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
+    )
+    field = SemanticField(name, config.mappings.sources(name), chunking)
+    settings = model.model_settings
+    sparse = settings["task_type"] == "sparse_embedding"
+    element = "sparse" if sparse else "byte" if settings.get("element_type") in ("byte", "bit") else "float"
+    column = SemanticColumn(name, endpoint.inference_id, element)
+    return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
+
+
+def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
+    try:
+        return registry.get(inference_id)
+    except InferenceError as error:
+        known = (endpoint.inference_id for endpoint in registry.list())
+        hint = did_you_mean(inference_id, known) if error.status == 404 else ""
+        raise InferenceError(f"{error.reason}{hint}", status=error.status) from None
+
+
+def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
+    plain = config.mappings.plain()
+    fingerprint = {
+        field.field.name: f"{field.embedding_fingerprint}.{_chunking_fingerprint(field)}" for field in fields
+    }
+    analyzers = {name: field.analyzer for name, field in config.mappings.walk() if field.analyzer}
+    fingerprint["_row"] = _digest([TABLE_FORMAT, plain, analyzers])
+    return TableLayout(
+        plain=plain,
+        semantic=tuple(field.column for field in fields),
+        fingerprint=json.dumps(fingerprint, sort_keys=True, separators=(",", ":")),
+        description=json.dumps(_describe(config, fields), sort_keys=True),
+    )
+
+
+def _chunking_fingerprint(field: ResolvedField) -> str:
+    """Changes when the row must be written again though each text would get the same embedding."""
+    ids = [field.endpoint.inference_id, field.search_inference_id]
+    return _digest([ids, field.field.sources, field.field.chunking.to_json()])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:
+    """The table's description of itself: mapping, endpoints and models. Holds references to secrets, no secrets."""
+    return {
+        "format": TABLE_FORMAT,
+        "mappings": config.mappings.model_dump(exclude_defaults=True),
+        "models": config.models,
+        "endpoints_path": config.endpoints.path,
+        "fields": {
+            field.field.name: {
+                "inference_id": field.endpoint.inference_id,
+                "search_inference_id": field.search_inference_id,
+                "sources": list(field.field.sources),
+                "model_settings": field.model.model_settings,
+                "endpoint": field.endpoint.to_json(),
+                "model": field.model.describe(),
+                "embedding_fingerprint": field.embedding_fingerprint,
+                "chunking_settings": field.field.chunking.to_json(),
+            }
+            for field in fields
+        },
+    }

@@ -1,0 +1,228 @@
+"""The run config: one YAML file that says everything about a run.
+
+A config is complete and readable alone. Unknown keys are errors, every default is written out by
+``check --print``, and a problem names its place in the file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from pipeline.config.mapping import Mappings
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of the run config: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Section):
+    """What is read.
+
+    Attributes:
+        format: how a file holds its documents; `text` and `markdown` files are one document each, with the
+            fields `path`, `title` and `text`.
+        path: a file, folder or glob, or a list of them; any scheme that Beam's FileSystems knows.
+        id: name of the field that holds the document's id; null derives the id from the content.
+        sync: `full`, what the source no longer has is deleted from the table; `incremental`, it is kept.
+        deleted: name of a boolean field; a document where it is true is deleted.
+        deletions: a text file with one document id a line; these are deleted.
+        max_delete_ratio: a full sync that would delete more than this share of the table fails.
+        max_document_bytes: a document larger than this becomes a failure.
+        split_bytes: files are read in pieces of about this size, the unit of parallel work.
+    """
+
+    format: Literal["jsonl", "parquet", "csv", "text", "markdown"]
+    path: str | list[str]
+    id: str | None = "_id"
+    sync: Literal["full", "incremental"] = "full"
+    deleted: str | None = None
+    deletions: str | None = None
+    max_delete_ratio: Ratio = 0.2
+    max_document_bytes: PositiveInt = 100 * 1024 * 1024
+    split_bytes: PositiveInt = 32 * 1024 * 1024
+
+    @property
+    def paths(self) -> list[str]:
+        """The configured paths, always as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+class EndpointsConfig(Section):
+    """Where user-defined endpoints are.
+
+    Attributes:
+        path: folder of endpoint definitions, one JSON file each.
+    """
+
+    path: str = "run_configs/endpoints"
+
+
+class TableConfig(Section):
+    """The table that is published.
+
+    Attributes:
+        path: folder or object-store URL of the Delta Lake table.
+        part_rows: largest number of documents in one part file.
+        part_bytes: a part file is closed when its rows take about this much memory.
+    """
+
+    path: str
+    part_rows: PositiveInt = 2_000
+    part_bytes: PositiveInt = 64 * 1024 * 1024
+
+
+class IndexConfig(Section):
+    """The local search index.
+
+    Attributes:
+        path: folder of the index.
+    """
+
+    path: str
+
+
+class FailuresConfig(Section):
+    """What becomes of documents that fail.
+
+    Attributes:
+        path: folder of the failure reports, one JSON-lines file a run.
+        max_ratio: the run fails, and commits nothing, when more than this share of the source's documents failed;
+            and always when a service failed for every single document that there was to embed.
+    """
+
+    path: str
+    max_ratio: Ratio = 0.01
+
+
+class GateConfig(Section):
+    """Bounds on one measure of the new snapshot.
+
+    Attributes:
+        min: smallest allowed value.
+        max: largest allowed value.
+        max_drop: largest allowed drop against the published snapshot.
+        max_ratio: largest allowed share of documents (`failures`) or chunks (`truncated`).
+    """
+
+    min: float | None = None
+    max: float | None = None
+    max_drop: float | None = None
+    max_ratio: Ratio | None = None
+
+
+class GatesConfig(Section):
+    """Checks of the new snapshot before it is published.
+
+    Attributes:
+        queries: queries in BEIR's JSON lines, for the retrieval measures.
+        qrels: relevance judgements in BEIR's or TREC's format.
+        mode: the search mode that the retrieval measures use.
+        field: the semantic field that they use; null takes the first.
+        measures: measure (`ndcg@10`, `recall@100`, `mrr@10`, `map`, `failures`, `truncated`) -> bounds.
+    """
+
+    queries: str | None = None
+    qrels: str | None = None
+    mode: Literal["bm25", "sparse", "dense", "hybrid"] = "dense"
+    field: str | None = None
+    measures: dict[str, GateConfig] = Field(default_factory=dict)
+
+    @field_validator("measures")
+    @classmethod
+    def _known(cls, measures: dict[str, GateConfig]) -> dict[str, GateConfig]:
+        known = ["ndcg@10", "recall@100", "mrr@10", "map", "failures", "truncated"]
+        for name in measures:
+            if name not in known:
+                raise ValueError(f"unknown measure [{name}]; known: {', '.join(known)}")
+        return measures
+
+    @model_validator(mode="after")
+    def _needs_judgements(self) -> "GatesConfig":
+        retrieval = [name for name in self.measures if name not in ("failures", "truncated")]
+        if retrieval and not (self.queries and self.qrels):
+            raise ValueError(f"measure [{retrieval[0]}] needs `queries` and `qrels`")
+        return self
+
+
+class RunnerConfig(Section):
+    """Where the Beam graph runs.
+
+    Attributes:
+        name: `local` is Beam's FnApiRunner in this process.
+        workers: worker processes of the local runner.
+        device: `cpu`, `cuda` or `cuda:N`; null takes a CUDA device when there is one.
+        parallelism: parallel subtasks (Flink, Spark).
+        master: Flink or Spark master, for example `[local]` or `host:8081`.
+        environment: SDK environment of a portable runner.
+        environment_config: for EXTERNAL the worker pool's address, for PROCESS its command as JSON.
+        job_server_jar: path of the job server jar (Flink, Spark); null lets Beam fetch it.
+        flink_version: Flink version of the job server that Beam fetches; must be the cluster's. Null is Beam's newest.
+        prism_location: path of a Prism binary.
+        project: Google Cloud project (Dataflow), and so are the options below.
+        region: region.
+        temp_location: bucket for temporary files.
+        staging_location: bucket for staged code.
+        machine_type: worker machine type.
+        accelerator: resource hint of the embed stage, for example `type:nvidia-l4;count:1;install-nvidia-driver`.
+        worker_image: container image of the workers.
+        max_workers: upper bound of autoscaling.
+        options: further Beam options, name -> value, for what is not listed here.
+    """
+
+    name: Literal["local", "flink", "dataflow", "prism", "spark"] = "local"
+    workers: PositiveInt = 1
+    device: str | None = None
+    parallelism: PositiveInt | None = None
+    master: str | None = None
+    environment: Literal["LOOPBACK", "DOCKER", "EXTERNAL", "PROCESS"] | None = None
+    environment_config: str | None = None
+    job_server_jar: str | None = None
+    flink_version: str | None = None
+    prism_location: str | None = None
+    project: str | None = None
+    region: str | None = None
+    temp_location: str | None = None
+    staging_location: str | None = None
+    machine_type: str | None = None
+    accelerator: str | None = None
+    worker_image: str | None = None
+    max_workers: PositiveInt | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TelemetryConfig(Section):
+    """What monitoring gets of each run; OpenTelemetry is turned on by the OTEL_* environment variables.
+
+    Attributes:
+        prometheus: file for the textfile collector of Prometheus' node exporter, `*.prom`; null writes none.
+    """
+
+    prometheus: str | None = None
+
+
+class RunConfig(Section):
+    """Everything about a run."""
+
+    source: SourceConfig
+    mappings: Mappings
+    endpoints: EndpointsConfig = EndpointsConfig()
+    models: dict[str, Any] = Field(default_factory=dict)
+    table: TableConfig
+    index: IndexConfig | None = None
+    failures: FailuresConfig
+    gates: GatesConfig = GatesConfig()
+    runner: RunnerConfig = RunnerConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @property
+    def run_json(self) -> Path | None:
+        """Where the summary of the last run is written: beside the table, where that is a local folder."""
+        return None if "://" in self.table.path else Path(self.table.path).parent / "run.json"
+
+
+DEFAULT_PATH = "run_configs/endpoints"

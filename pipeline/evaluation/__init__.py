@@ -1,0 +1,1 @@
+"""Measure retrieval by queries and judgements."""

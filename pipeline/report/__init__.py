@@ -1,0 +1,1 @@
+"""What is told of a run: progress, summary, record, page, telemetry."""

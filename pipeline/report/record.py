@@ -1,0 +1,107 @@
+"""Keep what is known of a run when it ends: run.json, report.html, a line in runs.jsonl, and what monitoring reads.
+
+All of it lies beside the table. Nothing here can fail a run: the table is published or it is not, and a record that
+cannot be written is a warning.
+"""
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.config.run_config import RunConfig
+from pipeline.logs import log
+from pipeline.report.page import render_report
+from pipeline.report.telemetry import export_opentelemetry, write_prometheus
+from transforms import files
+
+KEPT_RUNS = 400
+"""Runs that runs.jsonl holds: more than a year of nights."""
+
+KEPT_KEYS = (
+    "run_id",
+    "started",
+    "status",
+    "seconds",
+    "documents",
+    "chunks",
+    "embedded",
+    "reused",
+    "tokens",
+    "truncated",
+    "tokens_per_second",
+    "table_version",
+    "retries",
+    "failures_by_reason",
+    "gates",
+    "error",
+)
+
+
+def keep_record(config: RunConfig, record: dict[str, Any]) -> None:
+    """Write everything that is kept of a run.
+
+    Args:
+        config: the run config.
+        record: the run, as run.json holds it.
+    """
+    ended = time.time()
+    path = config.run_json
+    try:
+        if path is not None:
+            _write(path, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+            last_runs = read_runs(path.with_name("runs.jsonl"))
+            _write(path.with_name("report.html"), render_report(record, last_runs).encode())
+            entry = {key: record[key] for key in KEPT_KEYS if key in record}
+            lines = [orjson.dumps(one) for one in [*last_runs, entry][-KEPT_RUNS:]]
+            _write(path.with_name("runs.jsonl"), b"".join(line + b"\n" for line in lines))
+        if config.telemetry.prometheus is not None:
+            write_prometheus(config.telemetry.prometheus, record, config.table.path, ended)
+    except OSError as error:
+        log.warning("the run's record could not be written: %s", error)
+    export_opentelemetry(record, config.table.path, ended)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with files.create(str(path)) as handle:
+        handle.write(content)
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs that runs.jsonl tells of, the oldest first; a line that is no JSON is passed over."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        try:
+            found.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            continue
+    return found
+
+
+PACKAGES = (
+    "semantic-ingest",
+    "apache-beam",
+    "deltalake",
+    "pyarrow",
+    "tantivy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""Packages whose versions a run records."""
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter to a run's results."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""One run, step by step: source, plan, graph, guards, gates, publish."""

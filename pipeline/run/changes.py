@@ -1,0 +1,164 @@
+"""What a run changes in the table: parts that appear and parts that go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import PipelineError
+from pipeline.report.run_report import RunReport
+from pipeline.run import graph
+from pipeline.run.compare import Rows, has_fingerprint
+from pipeline.run.plan import PlannedRun
+from pipeline.runners.execute import execute
+from pipeline.table.delta import TableState
+from transforms import files
+from transforms.handover.records import read_records
+from transforms.records import Failure, PartFile
+from transforms.table.fingerprint import has_stale_embedding
+from transforms.table.rewrite import PartRewrite
+
+
+@dataclass(frozen=True)
+class PartChanges:
+    """What happens to existing part files.
+
+    Attributes:
+        kept: parts that stay as they are.
+        removed: parts that go whole.
+        rewrites: parts of which some rows stay.
+    """
+
+    kept: list[str]
+    removed: list[str]
+    rewrites: list[PartRewrite]
+
+
+def stale_rows(state: TableState, dropped: Rows, embedding_fingerprints: Mapping[str, str]) -> Rows:
+    """Rows that stay in the table though a field's embedding in them comes from another model than the run's."""
+    unique = state.fingerprints.dictionary.to_pylist()
+    stale = [one for one in unique if has_stale_embedding(one, embedding_fingerprints)]
+    is_stale = has_fingerprint(state, stale)
+    is_stale[dropped] = False
+    return np.flatnonzero(is_stale)
+
+
+def part_changes(state: TableState, dropped: Rows, rewritten: Rows | None = None) -> PartChanges:
+    """Decide for each part file of a state, given the rows that go.
+
+    Args:
+        state: the rows of the parts.
+        dropped: rows of the state that go.
+        rewritten: rows that stay but must be written again.
+    """
+    changes = PartChanges([], [], [])
+    is_dropped = np.zeros(len(state), bool)
+    is_dropped[dropped] = True
+    total = np.bincount(state.part, minlength=len(state.parts))
+    going = np.bincount(state.part[is_dropped], minlength=len(state.parts))
+    touched = set() if rewritten is None else set(state.part[rewritten].tolist())
+    order = np.argsort(state.part[is_dropped], kind="stable")
+    rows = np.split(state.row[is_dropped][order], np.cumsum(going)[:-1]) if state.parts else []
+    for number, (name, count, gone, part_rows) in enumerate(
+        zip(state.parts, total, going, rows, strict=True)
+    ):
+        if gone == count:
+            changes.removed.append(name)
+        elif gone or number in touched:
+            changes.rewrites.append(PartRewrite(name, tuple(part_rows.tolist())))
+        else:
+            changes.kept.append(name)
+    return changes
+
+
+SMALL_REWRITE = 20
+"""So few parts are copied before worker processes would have started."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a commit does to the table.
+
+    Attributes:
+        added: new part files.
+        removed: part files that leave it.
+    """
+
+    added: list[PartFile] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def collect_changes(
+    planned: PlannedRun, written: list[PartFile], failures: list[Failure], report: RunReport
+) -> Changes:
+    """Decide what the commit adds and removes, and copy the rows that stay of parts that lose others.
+
+    A document that failed keeps the row that it has.
+
+    Raises:
+        PipelineError: documents are unaccounted for.
+    """
+    plan = planned.plan
+    failed = _failed_work(planned, failures)
+    rows = sum(part.rows for part in written)
+    if rows + int(failed.sum()) != len(plan.work):
+        raise PipelineError(
+            f"{len(plan.work)} documents were planned, but {rows} were written and {int(failed.sum())} failed. "
+            "Nothing was published; please report this."
+        )
+    replaced = plan.previous[~failed & (plan.previous >= 0)]
+    taken_over = plan.adopted_previous[plan.adopted_previous >= 0]
+    dropped = np.concatenate([plan.deleted, replaced, taken_over])
+    stale = stale_rows(planned.state, dropped, planned.resolved.embedding_fingerprints)
+    if planned.base is not None and _schema_changed(planned):
+        stale = np.arange(len(planned.state))
+    table_changes = part_changes(planned.state, dropped, stale)
+    not_adopted = np.setdiff1d(np.arange(len(planned.adoptable)), plan.adopted)
+    adopted_changes = part_changes(planned.adoptable, not_adopted)
+    rewrites = table_changes.rewrites + adopted_changes.rewrites
+    if rewrites:
+        with report.stage("rewrite"):
+            execute(
+                planned.resolved.config,
+                lambda pipeline: graph.rewrite_graph(pipeline, planned.resolved, planned.run, rewrites),
+                small=len(rewrites) <= SMALL_REWRITE,
+            )
+    rewritten = [PartFile(**record) for record in read_records(graph.rewritten_path(planned.run))]
+    adopted = [_existing_part(planned, part) for part in adopted_changes.kept]
+    removed = table_changes.removed + [rewrite.path for rewrite in table_changes.rewrites]
+    added = int((plan.previous[~failed] < 0).sum() + (plan.adopted_previous < 0).sum())
+    report.changed(added, len(replaced) + len(taken_over), len(rewrites))
+    return Changes(written + rewritten + adopted, removed)
+
+
+def _failed_work(planned: PlannedRun, failures: list[Failure]) -> Any:
+    """Which documents of the work failed, as a boolean array."""
+    ids = {failure.document_id for failure in failures if failure.document_id is not None}
+    places = {(failure.path, failure.line) for failure in failures if failure.document_id is None}
+    work_ids = planned.scan.ids.take(pa.array(planned.plan.work)).to_pylist() if failures else []
+    failed = np.zeros(len(planned.plan.work), bool)
+    for position, (document_id, row) in enumerate(zip(work_ids, planned.plan.work.tolist(), strict=False)):
+        failed[position] = document_id in ids or planned.location(row) in places
+    return failed
+
+
+def _schema_changed(planned: PlannedRun) -> bool:
+    from deltalake import Schema
+
+    assert planned.base is not None
+    return bool(
+        planned.base.schema() != Schema.from_arrow(planned.resolved.layout.schema().remove_metadata())
+    )
+
+
+def _existing_part(planned: PlannedRun, part: str) -> PartFile:
+    """Describe a finished part of another run."""
+    path = files.join(planned.resolved.config.table.path, part)
+    ids = planned.adoptable.ids.filter(
+        pa.array(planned.adoptable.part == planned.adoptable.parts.index(part))
+    )
+    bounds = pc.min_max(ids).as_py()
+    return PartFile(part, files.list_files(path)[0][1], len(ids), bounds["min"], bounds["max"])

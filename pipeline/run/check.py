@@ -1,0 +1,84 @@
+"""Everything that can be known before a run: config, mapping, endpoints, weights, source, and writable places."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from pipeline.config.resolve import resolve
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.run.source import find_splits
+from pipeline.runners.execute import check_runner, pipeline_options
+from pipeline.table.delta import open_table
+from transforms import files
+
+
+def check_config(config: RunConfig, name: str, *, print_config: bool = False) -> None:
+    """Check a config and print the result.
+
+    Args:
+        config: the config, already valid in itself.
+        name: how to call it.
+        print_config: print it with every default instead.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    problems = find_problems(config)
+    if problems:
+        raise ConfigError(name, problems)
+    if print_config:
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    else:
+        print(f"{name}: ready to run")
+
+
+def find_problems(config: RunConfig) -> list[str]:
+    """Name everything that would stop a run, each with its place in the config."""
+    problems: list[str] = []
+    try:
+        resolve(config)
+    except ConfigError as error:
+        problems += error.problems
+    for place, check in (("source", find_splits), ("table", _check_table), ("runner", _check_runner)):
+        try:
+            check(config)
+        except (PipelineError, OSError, ValueError, SystemExit) as error:
+            problems.append(f"{place}: {error}")
+    places = {"table.path": config.table.path, "failures.path": config.failures.path}
+    if config.index is not None:
+        places["index.path"] = config.index.path
+    problems += [f"{name}: {problem}" for name, path in places.items() for problem in _not_writable(path)]
+    for name in ("queries", "qrels"):
+        path = getattr(config.gates, name)
+        if path is not None and not files.exists(path):
+            problems.append(f"gates.{name}: [{path}] does not exist")
+    return problems
+
+
+def _check_table(config: RunConfig) -> None:
+    open_table(config.table.path)
+
+
+def _check_runner(config: RunConfig) -> None:
+    check_runner(config)
+    pipeline_options(config.runner)
+
+
+def _not_writable(path: str) -> list[str]:
+    """Say why a local path cannot be written; the nearest folder that exists decides."""
+    if not files.is_local(path):
+        return []
+    place = Path(path).absolute()
+    if place.exists() and not place.is_dir():
+        return [f"[{path}] is a file, not a folder"]
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        return [f"[{path}] cannot be made: [{place}] is a file"]
+    return (
+        []
+        if os.access(place, os.W_OK | os.X_OK)
+        else [f"[{path}] cannot be written: no permission for [{place}]"]
+    )

@@ -1,0 +1,189 @@
+"""The plan of a run: what the source has, against what the table has. Made before anything is embedded.
+
+All of it is arithmetic on Arrow and numpy columns of ids, hashes and row numbers; no text is held.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.table.delta import TableState
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a pass over the source found, in source order.
+
+    Attributes:
+        ids: large string array; null where a line is no document.
+        content_hashes: large string array.
+        lines: line or row number in its file, from 1.
+        splits: int32, the split of each line.
+        deleted: bool, tombstones.
+        errors: large string array, null for documents.
+        messages: large string array.
+    """
+
+    ids: pa.Array
+    content_hashes: pa.Array
+    lines: Rows
+    splits: npt.NDArray[np.int32]
+    deleted: npt.NDArray[np.bool_]
+    errors: pa.Array
+    messages: pa.Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+        work: scan rows of the documents to embed, in source order.
+        previous: for each of them the row of the table's state that it replaces, or -1.
+        adopted: rows of the adoptable state that are taken over from a run that was killed.
+        adopted_previous: for each of them the row of the table's state that it replaces, or -1.
+        deleted: rows of the table's state that go.
+        held_back: rows that a full sync would delete, kept because some of the source could not be read.
+        unchanged: number of documents that are up to date.
+        duplicates: number of documents that a later one with the same id replaces.
+        documents: number of different documents in the source.
+        unreadable: scan rows of the lines that are no document.
+    """
+
+    work: Rows
+    previous: Rows
+    adopted: Rows
+    adopted_previous: Rows
+    deleted: Rows
+    held_back: int
+    unchanged: int
+    duplicates: int
+    documents: int
+    unreadable: Rows
+
+    @property
+    def added(self) -> int:
+        """Documents that are new to the table."""
+        return int((self.previous < 0).sum() + (self.adopted_previous < 0).sum())
+
+    @property
+    def changed(self) -> int:
+        """Documents whose content, mapping or model changed."""
+        return int((self.previous >= 0).sum() + (self.adopted_previous >= 0).sum())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (len(self.work) or len(self.adopted) or len(self.deleted))
+
+
+def make_plan(
+    scan: Scan,
+    state: TableState,
+    adoptable: TableState,
+    fingerprint: str,
+    *,
+    full_sync: bool,
+    deletions: Sequence[str] = (),
+) -> Plan:
+    """Compare source and table.
+
+    The last document of an id wins. A row is up to date when content hash and fingerprint are those of the source;
+    then nothing is done for it. Rows of parts that a killed run finished are taken over under the same condition.
+
+    Args:
+        scan: the source.
+        state: the table.
+        adoptable: rows of finished parts that belong to no version of the table.
+        fingerprint: of the rows that this run would write.
+        full_sync: whether documents that the source lacks are deleted.
+        deletions: ids to delete, whatever the source says.
+    """
+    is_document = scan.errors.is_null().to_numpy(zero_copy_only=False)
+    unreadable = np.flatnonzero(~is_document)
+    last, documents, duplicates = _last_of_each_id(scan, np.flatnonzero(is_document))
+    removed = scan.deleted[last] | _is_in(scan.ids.take(pa.array(last)), deletions)
+    wanted = last[~removed]
+    wanted_ids = scan.ids.take(pa.array(wanted))
+    hashes = scan.content_hashes.take(pa.array(wanted))
+
+    place = _index_in(state.ids, wanted_ids)
+    matched = place >= 0
+    current = matched & _same(state, fingerprint, hashes, place)
+    done = np.zeros(len(wanted), bool)
+    done[place[current]] = True
+    previous = np.full(len(wanted), -1, np.int64)
+    previous[place[matched]] = np.flatnonzero(matched)
+
+    adopted, adopted_place = _adoptable_rows(adoptable, fingerprint, wanted_ids, hashes, done)
+    unchanged = int(done.sum())
+    done[adopted_place] = True
+
+    gone = _is_in(state.ids, deletions) | _is_in(state.ids, scan.ids.take(pa.array(last[removed])))
+    missing = ~matched & ~gone
+    held_back = int(missing.sum()) if full_sync and len(unreadable) else 0
+    if full_sync and not held_back:
+        gone |= missing
+    return Plan(
+        work=wanted[~done],
+        previous=previous[~done],
+        adopted=adopted,
+        adopted_previous=previous[adopted_place],
+        deleted=np.flatnonzero(gone),
+        held_back=held_back,
+        unchanged=unchanged,
+        duplicates=duplicates,
+        documents=documents,
+        unreadable=unreadable,
+    )
+
+
+def _adoptable_rows(
+    adoptable: TableState, fingerprint: str, ids: pa.Array, hashes: pa.Array, done: npt.NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
+    """Rows of finished parts that are what the source wants now and the table lacks, and which document each is."""
+    place = _index_in(adoptable.ids, ids)
+    usable = np.flatnonzero((place >= 0) & _same(adoptable, fingerprint, hashes, place))
+    usable = usable[~done[place[usable]]]
+    # Two killed runs may both have finished a document; either row will do.
+    _, first = np.unique(place[usable], return_index=True)
+    adopted = usable[np.sort(first)]
+    return adopted, place[adopted]
+
+
+def _last_of_each_id(scan: Scan, rows: Rows) -> tuple[Rows, int, int]:
+    """Scan rows of the documents that count, in source order; how many there are; how many are replaced."""
+    ids = scan.ids.take(pa.array(rows)).dictionary_encode()
+    last = np.zeros(len(ids.dictionary), np.int64)
+    last[ids.indices.to_numpy()] = rows  # of several rows with one id the last one stays
+    last.sort()
+    return last, len(last), len(rows) - len(last)
+
+
+def _index_in(values: pa.Array, among: pa.Array) -> Rows:
+    """Position of each value in `among`, or -1."""
+    found = pc.index_in(values, value_set=among)
+    return np.asarray(pc.fill_null(found, -1), np.int64)
+
+
+def _is_in(values: pa.Array, among: Sequence[str] | pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.is_in(values, value_set=pa.array(among, values.type)), bool)
+
+
+def _same(state: TableState, fingerprint: str, hashes: pa.Array, place: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each row has the fingerprint and the content hash of the document at `place`."""
+    if not len(state) or not len(hashes):
+        return np.zeros(len(state), bool)
+    same_content = pc.equal(state.content_hashes, hashes.take(pa.array(np.maximum(place, 0))))
+    return np.asarray(same_content, bool) & has_fingerprint(state, [fingerprint])
+
+
+def has_fingerprint(state: TableState, among: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether each row has one of some fingerprints; looks at the few different ones, not at every row's text."""
+    return _is_in(state.fingerprints.dictionary, among)[state.fingerprints.indices.to_numpy()]

@@ -1,0 +1,160 @@
+"""What a run would do: the plan, the chunks and tokens, and a guess at time and size. Changes nothing."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.config.resolve import ResolvedConfig, ResolvedField, resolve
+from pipeline.config.run_config import RunConfig
+from pipeline.report.run_report import RunReport
+from pipeline.run import graph
+from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
+from pipeline.runners.execute import execute
+from transforms import files
+from transforms.handover.records import read_records
+from transforms.lengths import add_histograms, percentile
+from transforms.read.splits import Split
+from transforms.read.work import read_work, work_path
+from transforms.records import Document, Failure
+
+CALIBRATION_CHARACTERS = 40_000
+"""Text that a calibration embeds: a few seconds of work for a small model on a CPU."""
+
+
+def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
+    """Plan a run and measure it.
+
+    Args:
+        config: the run config.
+        calibrate: load each model and embed a few chunks, to estimate time and size; without it no model is loaded.
+
+    Returns:
+        JSON values: documents by what would happen to them; for each semantic field chunks, tokens, truncations,
+        percentiles of words and tokens a chunk, and the estimates.
+    """
+    resolved = resolve(config)
+    planned = plan_run(resolved, RunReport(resolved, quiet=True))
+    try:
+        splits = write_work(planned)
+        if splits:
+            execute(
+                config,
+                lambda pipeline: graph.measure_graph(pipeline, resolved, planned.run, splits),
+                small=len(splits) == 1,
+            )
+        failures = [Failure(**record) for record in read_records(graph.failures_path(planned.run))]
+        measures = read_records(graph.measures_path(planned.run))
+        sample = _sample(planned, splits) if calibrate else []
+        fields = {}
+        for field in resolved.fields:
+            own = [one for one in measures if one["field"] == field.field.name]
+            fields[field.field.name] = _field_forecast(field, own, sample)
+    finally:
+        files.delete_folder(planned.run.folder)
+    return _summary(planned, unreadable_failures(planned) + failures, fields)
+
+
+def _summary(
+    planned: PlannedRun, failures: Sequence[Failure], fields: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    plan = planned.plan
+    estimates = [field["estimate"] for field in fields.values() if field["estimate"]]
+    return {
+        "documents": {
+            "added": plan.added,
+            "changed": plan.changed,
+            "unchanged": plan.unchanged,
+            "deleted": len(plan.deleted),
+            "failed": len(failures),
+            "duplicates": plan.duplicates,
+            "adopted": len(plan.adopted),
+            "held_back": plan.held_back,
+        },
+        "would_fail_mass_delete_guard": _over_delete_ratio(planned),
+        **{
+            name: sum(field[name] for field in fields.values())
+            for name in ("chunks", "reused", "tokens", "truncated")
+        },
+        "estimated_seconds": round(sum(one["seconds"] for one in estimates), 1) if estimates else None,
+        "estimated_bytes": sum(one["bytes"] for one in estimates) if estimates else None,
+        "fields": fields,
+    }
+
+
+def _over_delete_ratio(planned: PlannedRun) -> bool:
+    source = planned.resolved.config.source
+    return source.sync == "full" and len(planned.plan.deleted) > source.max_delete_ratio * len(planned.state)
+
+
+def _field_forecast(
+    field: ResolvedField, measures: list[dict[str, Any]], sample: Sequence[str]
+) -> dict[str, Any]:
+    names = ("documents", "chunks", "stored", "reused", "tokens", "truncated", "characters")
+    totals = {name: sum(one[name] for one in measures) for name in names}
+    lengths = {unit: add_histograms(one[unit] for one in measures) for unit in ("words", "token_lengths")}
+    return {
+        "inference_id": field.endpoint.inference_id,
+        **{name: totals[name] for name in ("chunks", "reused", "tokens", "truncated")},
+        "merged": totals["chunks"] - totals["stored"],
+        "words_per_chunk": _percentiles(lengths["words"]),
+        "tokens_per_chunk": _percentiles(lengths["token_lengths"]),
+        "window": field.model.max_tokens,
+        "estimate": _calibrated(field, totals, sample) if sample and totals["chunks"] else None,
+    }
+
+
+def _percentiles(lengths: dict[str, int]) -> dict[str, int]:
+    return {name: percentile(lengths, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}
+
+
+def _calibrated(field: ResolvedField, totals: dict[str, int], sample: Sequence[str]) -> dict[str, Any]:
+    """Time and size by embedding a sample: tokens a second, and bytes a chunk."""
+    embedder = field.model.load(None)
+    try:
+        embedder.embed(sample[:1], "ingest")
+        begun = time.perf_counter()
+        embeddings = embedder.embed(sample, "ingest")
+        seconds = time.perf_counter() - begun
+    finally:
+        embedder.close()
+    rate = float(embeddings.tokens.sum()) / max(seconds, 1e-9)
+    if hasattr(embeddings, "values"):
+        stored = embeddings.values.nbytes / len(embeddings)
+    else:
+        stored = 8 * len(embeddings.weights) / len(embeddings)
+    return {
+        "tokens_per_second": round(rate, 1),
+        "seconds": totals["tokens"] / max(rate, 1e-9),
+        "bytes": int(totals["stored"] * stored + totals["characters"] // 2),
+    }
+
+
+def _sample(planned: PlannedRun, splits: Sequence[Split]) -> list[str]:
+    """Chunks of the first documents to embed."""
+    texts: list[str] = []
+    characters = 0
+    for document in _first_documents(planned, splits):
+        for chunk in _chunks(planned.resolved, document):
+            texts.append(chunk)
+            characters += len(chunk)
+            if characters >= CALIBRATION_CHARACTERS:
+                return texts
+    return texts
+
+
+def _first_documents(planned: PlannedRun, splits: Sequence[Split]) -> Any:
+    for split in splits:
+        with files.open_read(work_path(planned.run.folder, split.index)) as handle:
+            work = pq.read_table(handle)
+        for found in read_work(split, graph.source_format(planned.resolved), work, {}):
+            if isinstance(found, Document):
+                yield found
+
+
+def _chunks(resolved: ResolvedConfig, document: Document) -> list[str]:
+    from transforms.chunk.documents import chunk_document
+
+    field = resolved.fields[0]
+    return [chunk.text for chunk in chunk_document(document, field.field, field.model.count_tokens)]

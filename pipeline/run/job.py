@@ -1,0 +1,80 @@
+"""A run: scan the source, plan, embed, publish one version of the table, bring the index up to date."""
+
+from contextlib import nullcontext
+from typing import Any
+
+from pipeline.config.resolve import resolve
+from pipeline.config.run_config import RunConfig
+from pipeline.report.run_report import RunReport
+from pipeline.run import graph
+from pipeline.run.changes import Changes, collect_changes
+from pipeline.run.gates import pass_gates
+from pipeline.run.guards import check_deletions, check_models, report_failures
+from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
+from pipeline.run.publish import publish, update_index
+from pipeline.runners.execute import check_runner, execute
+from pipeline.table.open_runs import table_lock
+from transforms import files
+from transforms.handover.records import read_records
+from transforms.handover.retries import read_retries
+from transforms.records import Failure, PartFile
+
+
+def run_pipeline(
+    config: RunConfig, *, allow_mass_delete: bool = False, lock: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Run the whole job.
+
+    Args:
+        config: the run config.
+        allow_mass_delete: let a full sync delete more than `source.max_delete_ratio` of the table.
+        lock: fail at once when another run of the table is in progress.
+        quiet: show no progress.
+
+    Returns:
+        The summary, as it is printed and written to run.json.
+
+    Raises:
+        PipelineError: the run could not be done; the published table is as it was.
+    """
+    check_runner(config)
+    resolved = resolve(config)
+    with table_lock(config.table.path) if lock else nullcontext(), RunReport(resolved, quiet=quiet) as report:
+        planned = plan_run(resolved, report)
+        check_deletions(planned, allow_mass_delete=allow_mass_delete)
+        check_models(planned)
+        if planned.plan.is_empty:
+            failures = unreadable_failures(planned)
+            version = planned.base.version() if planned.base is not None else None
+            changes = Changes()
+        else:
+            written, failures = embed_work(planned, report)
+            changes = collect_changes(planned, written, failures, report)
+        report_failures(planned, failures, report)
+        if not planned.plan.is_empty:
+            pass_gates(planned, changes, failures, report)
+            version = publish(planned, changes, report)
+        files.delete_folder(planned.run.folder)
+        report.published(version)
+        report.index_updated(update_index(config, report))
+        return report.finish()
+
+
+def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:
+    """Chunk and embed what the plan asks for; returns the finished parts and everything that failed."""
+    splits = write_work(planned)
+    run = planned.run
+    if splits:
+        try:
+            with report.stage("embed", documents=len(planned.plan.work)):
+                execute(
+                    planned.resolved.config,
+                    lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
+                    small=len(splits) == 1,
+                )
+        finally:
+            report.retried(read_retries(run.folder))
+    parts = [PartFile(**record) for record in read_records(graph.parts_path(run))]
+    failures = [Failure(**record) for record in read_records(graph.failures_path(run))]
+    report.embedded(parts)
+    return parts, unreadable_failures(planned) + failures

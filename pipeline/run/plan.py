@@ -1,0 +1,147 @@
+"""The first half of a run: scan the source, read the table's state, make the plan, write the work lists.
+
+Nothing here needs a model, and nothing changes the table.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from pipeline.config.resolve import ResolvedConfig
+from pipeline.errors import PipelineError
+from pipeline.report.run_report import RunReport
+from pipeline.run import graph
+from pipeline.run.compare import Plan, Scan, make_plan
+from pipeline.run.source import SMALL_SOURCE, find_splits, read_deletions, read_scans
+from pipeline.runners.execute import execute
+from pipeline.table.delta import TableState, active_parts, open_table, read_state
+from pipeline.table.open_runs import OpenRun, RunContext, begin_run, now, open_runs
+from transforms import files
+from transforms.read.splits import Split
+from transforms.read.work import WORK_SCHEMA, work_path
+from transforms.records import Failure
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run up to the point where models come in.
+
+    Attributes:
+        resolved: the config with its endpoints and models.
+        run: what the run's graphs share.
+        base: the table as it was; None when there is none.
+        state: rows of the table.
+        adoptable: rows of parts that killed runs finished.
+        others: the other open runs.
+        splits: the source, with the line numbers that the scan found.
+        scan: what the scan found.
+        plan: what there is to do.
+    """
+
+    resolved: ResolvedConfig
+    run: RunContext
+    base: DeltaTable | None
+    state: TableState
+    adoptable: TableState
+    others: Sequence[OpenRun]
+    splits: Sequence[Split]
+    scan: Scan
+    plan: Plan
+
+    def location(self, scan_row: int) -> tuple[str, int]:
+        """File and line of a row of the scan; line 0 stands for a whole file."""
+        whole_file = self.resolved.config.source.format in ("text", "markdown")
+        line = 0 if whole_file else int(self.scan.lines[scan_row])
+        return self.splits[self.scan.splits[scan_row]].path, line
+
+
+def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
+    """Scan source and table and compare them."""
+    config = resolved.config
+    base = open_table(config.table.path)
+    splits = find_splits(config)
+    started = now()
+    run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    others = open_runs(config.table.path)
+    folder = begin_run(config.table.path, run_id, started)
+    run = RunContext(run_id, started, folder, folder if files.is_local(folder) else None)
+    report.begin(run)
+    with report.stage("scan"):
+        execute(
+            config,
+            lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits),
+            small=sum(split.end - split.start for split in splits) < SMALL_SOURCE,
+        )
+        splits, scan = read_scans(splits, folder)
+    with report.stage("plan"):
+        active = active_parts(base) if base is not None else []
+        state = read_state(config.table.path, active)
+        adoptable = read_state(config.table.path, _finished_parts(config.table.path, others, active))
+        plan = make_plan(
+            scan,
+            state,
+            adoptable,
+            resolved.layout.fingerprint,
+            full_sync=config.source.sync == "full",
+            deletions=read_deletions(config),
+        )
+    if not plan.documents and config.source.sync == "full":
+        files.delete_folder(folder)
+        raise PipelineError(
+            f"source.path {config.source.paths} has no documents ({len(plan.unreadable)} unreadable lines). An empty "
+            "source is an error, not a deletion; nothing was changed."
+        )
+    report.planned(plan)
+    return PlannedRun(resolved, run, base, state, adoptable, others, splits, scan, plan)
+
+
+def _finished_parts(table_path: str, others: Sequence[OpenRun], active: Sequence[str]) -> list[str]:
+    known = set(active)
+    return [part for run in others for part in run.parts(table_path) if part not in known]
+
+
+def unreadable_failures(planned: PlannedRun) -> list[Failure]:
+    """The lines of the source that are no document."""
+    failures = []
+    for row in planned.plan.unreadable.tolist():
+        error, message = planned.scan.errors[row].as_py(), planned.scan.messages[row].as_py()
+        failures.append(Failure("read", None, *planned.location(row), error, message))
+    return failures
+
+
+def write_work(planned: PlannedRun) -> list[Split]:
+    """Write each split's work list; returns the splits that have work."""
+    plan, scan = planned.plan, planned.scan
+    work_splits = scan.splits[plan.work]
+    has_previous = plan.previous >= 0
+    part_index = (
+        np.where(has_previous, planned.state.part[plan.previous], 0)
+        if len(planned.state)
+        else plan.previous * 0
+    )
+    row = (
+        np.where(has_previous, planned.state.row[plan.previous], 0)
+        if len(planned.state)
+        else plan.previous * 0
+    )
+    columns = [
+        pa.array(scan.lines[plan.work]),
+        scan.content_hashes.take(pa.array(plan.work)),
+        pa.DictionaryArray.from_arrays(
+            pa.array(part_index.astype(np.int32), mask=~has_previous),
+            pa.array(planned.state.parts, pa.string()),
+        ),
+        pa.array(row, pa.int64(), mask=~has_previous),
+    ]
+    table = pa.Table.from_arrays(columns, schema=WORK_SCHEMA)
+    with_work, starts = np.unique(work_splits, return_index=True)
+    ends = [*starts.tolist(), len(work_splits)][1:]
+    for index, start, end in zip(with_work.tolist(), starts.tolist(), ends, strict=True):
+        with files.create(work_path(planned.run.folder, index)) as handle:
+            pq.write_table(table.slice(start, end - start), handle, compression="zstd")
+    return [planned.splits[index] for index in with_work.tolist()]

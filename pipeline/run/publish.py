@@ -1,0 +1,66 @@
+"""Publish what a run made: one commit, then the index."""
+
+from collections.abc import Sequence
+
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import PipelineError
+from pipeline.report.run_report import RunReport
+from pipeline.run.changes import Changes
+from pipeline.run.plan import PlannedRun
+from pipeline.table.delta import commit, open_table
+from pipeline.table.log import read_log
+from pipeline.table.open_runs import clear_dead_runs
+from pipeline.table.parts import list_parts
+from transforms.records import PartFile
+
+
+def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | None:
+    """Commit the new version, then clear away what killed runs left.
+
+    Returns:
+        The version; the old one when every document that changed has failed.
+    """
+    if not changes.added and not changes.removed:
+        return planned.base.version() if planned.base is not None else None
+    path = planned.resolved.config.table.path
+    with report.stage("commit"):
+        metadata = {"semantic_ingest": {"run_id": planned.run.run_id, **report.counters()}}
+        schema = planned.resolved.layout.schema()
+        check_parts(path, changes.added)
+        version = commit(path, planned.base, schema, changes.added, changes.removed, metadata)
+        if planned.others:
+            clear_dead_runs(path, planned.others, read_log(path).parts)
+    return version
+
+
+def check_parts(table_path: str, parts: Sequence[PartFile]) -> None:
+    """Look at the part files once more before a version names them.
+
+    Raises:
+        PipelineError: one is gone or has another size: somebody cleared the table's folder during the run.
+    """
+    sizes = {path.replace("\\", "/").rpartition("/")[2]: size for path, size in list_parts(table_path)}
+    damaged = [part.path for part in parts if sizes.get(part.path) != part.size]
+    if damaged:
+        raise PipelineError(
+            f"{len(damaged):,} finished part files of this run are gone or were changed, for example {damaged[0]} in "
+            f"[{table_path}]; something else cleared that folder during the run. Nothing was published; run again."
+        )
+
+
+def update_index(config: RunConfig, report: RunReport) -> int | None:
+    """Bring the index to the table's version; returns that version, or None where there is no index."""
+    if config.index is None or open_table(config.table.path) is None:
+        return None
+    from transforms.index.state import IndexUnusable
+    from transforms.index.update import update_index as catch_up
+
+    with report.stage("index"):
+        try:
+            result = catch_up(config.table.path, config.index.path)
+        except (IndexUnusable, OSError) as error:
+            raise PipelineError(
+                f"the table is published, but its index [{config.index.path}] is not up to date: {error}. "
+                "The next run does that, or `python -m pipeline index CONFIG`."
+            ) from None
+    return int(result.table_version)

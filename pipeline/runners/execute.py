@@ -1,0 +1,123 @@
+"""Runner name -> Beam runner and options. The runner is always named: Beam's default one downloads a binary first."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from pipeline.config.run_config import RunConfig, RunnerConfig
+from pipeline.errors import ConfigError, PipelineError, original_error
+from pipeline.runners.dataflow import dataflow, dataflow_problems
+from pipeline.runners.local import local, local_problems, worker_command
+from pipeline.runners.portable import (
+    SharedJobServerFlinkRunner,
+    flink,
+    portable_problems,
+    prism,
+    prism_problems,
+    spark,
+)
+
+
+def pipeline_options(config: RunnerConfig) -> PipelineOptions:
+    """Build the options of a runner; unknown ones in `runner.options` are Beam's to refuse."""
+    ours = {name: value for name, value in _OPTIONS[config.name](config).items() if value is not None}
+    # `experiments` is a list that both sides add to; for all else the config has the last word.
+    return PipelineOptions.from_dictionary({**ours, **config.options, **_experiments(ours)})
+
+
+def _experiments(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name == "experiments"}
+
+
+def execute(config: RunConfig, build: Callable[[beam.Pipeline], None], *, small: bool = False) -> None:
+    """Build a graph and run it to its end.
+
+    Args:
+        config: the run config.
+        build: adds the graph to a pipeline.
+        small: whether the local runner does it in this process, since to start others takes longer than the work.
+
+    Raises:
+        PipelineError: the runner failed or gave up.
+        OSError: a file could not be read or written.
+        KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
+    """
+    runner = config.runner.model_copy(update={"workers": 1}) if small else config.runner
+    pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
+    build(pipeline)
+    try:
+        state = _wait(pipeline.run())
+    except Exception as error:
+        # Beam wraps whatever a stage raises, Ctrl-C included, in an error of its own.
+        original = original_error(error)
+        if original is error and isinstance(error, RuntimeError) and config.runner.name != "local":
+            # Of a stage's error on another engine only the text arrives: two tracebacks and, last, what it says.
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise PipelineError(
+                f"the {config.runner.name} runner failed; nothing was published: {said[-1]}"
+            ) from None
+        raise original from None
+    if state != "DONE":
+        raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
+
+
+def _wait(result: Any) -> str:
+    """Wait for a job; a run that is stopped takes its job along instead of leaving it to the cluster."""
+    try:
+        return str(result.wait_until_finish())
+    except (KeyboardInterrupt, SystemExit):
+        result.cancel()
+        raise
+
+
+def create_runner(config: RunnerConfig) -> Any:
+    """Return the runner to give to `beam.Pipeline`; the graphs of a run share it, and so its job server."""
+    return _runner(config.name, config.workers)
+
+
+@functools.cache
+def _runner(name: str, workers: int) -> Any:
+    if name == "local" and workers > 1:
+        return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker_command(workers)))
+    return _RUNNERS[name]()
+
+
+def check_runner(config: RunConfig) -> None:
+    """Check that the runner has what it needs and that its workers can see what the config names.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    problems = _PROBLEMS[config.runner.name](config)
+    if problems:
+        raise ConfigError("run config", problems)
+
+
+_OPTIONS: dict[str, Callable[[RunnerConfig], dict[str, Any]]] = {
+    "local": local,
+    "flink": flink,
+    "spark": spark,
+    "prism": prism,
+    "dataflow": dataflow,
+}
+
+_RUNNERS: dict[str, Callable[[], Any]] = {
+    "local": FnApiRunner,
+    "flink": SharedJobServerFlinkRunner,
+    "spark": lambda: "SparkRunner",
+    "prism": lambda: "PrismRunner",
+    "dataflow": lambda: "DataflowRunner",
+}
+
+_PROBLEMS: dict[str, Callable[[RunConfig], list[str]]] = {
+    "local": local_problems,
+    "flink": portable_problems,
+    "spark": portable_problems,
+    "prism": prism_problems,
+    "dataflow": dataflow_problems,
+}

@@ -1,0 +1,1 @@
+"""The published table: its log, its parts, its versions and its health."""

@@ -1,0 +1,179 @@
+"""Runs that have begun and not ended: their folders, and the finished parts that a killed one left behind.
+
+A run's folder `<table>/_runs/<run id>/` exists from its start until its commit is done. So a folder that is still
+there belongs to a run that is going on or was killed, and its part files that no version of the table names are
+finished work that the next run takes over. Losing a folder costs work, never correctness.
+"""
+
+import os
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from pipeline.errors import PipelineError
+from transforms import files
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that has not ended.
+
+    Attributes:
+        run_id: its id.
+        folder: its folder.
+        started: when it began, ISO 8601.
+        host: machine that launched it.
+        pid: its process there.
+        process: tells that process from a later one with the same number; empty where the system does not say.
+    """
+
+    run_id: str
+    folder: str
+    started: str
+    host: str
+    pid: int
+    process: str = ""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it certainly is not going on: launched on this machine, by a process that is gone."""
+        if self.host != socket.gethostname():
+            return False
+        if self.pid == os.getpid():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return bool(self.process) and _process_identity(self.pid) not in ("", self.process)
+
+    def parts(self, table_path: str) -> list[str]:
+        """Finished part files of this run, relative to the table."""
+        found = files.list_files(files.join(table_path, f"part-{self.run_id}-*.parquet"))
+        return [path.replace("\\", "/").rpartition("/")[2] for path, _ in found]
+
+
+def runs_folder(table_path: str) -> str:
+    """Folder of the open runs of a table. Delta Lake leaves names that begin with an underscore alone."""
+    return files.join(table_path, "_runs")
+
+
+def begin_run(table_path: str, run_id: str, started: datetime) -> str:
+    """Create a run's folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PipelineError: the table's folder cannot be written.
+    """
+    folder = files.join(runs_folder(table_path), run_id)
+    marker = {
+        "started": started.isoformat(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process": _process_identity(os.getpid()),
+    }
+    try:
+        with files.create(files.join(folder, "run.json")) as handle:
+            handle.write(orjson.dumps(marker))
+    except OSError as error:
+        raise PipelineError(
+            f"table.path [{table_path}] cannot be written: {error.strerror or error}"
+        ) from None
+    return folder
+
+
+def _process_identity(pid: int) -> str:
+    """Boot and start time of a process, where the system has /proc; process numbers are used again after a reboot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The name of the program is in brackets and may hold anything; the 20th field behind it is the start time.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+    return f"{boot}/{started}"
+
+
+def open_runs(table_path: str) -> list[OpenRun]:
+    """The runs of a table that have not ended, oldest first."""
+    found = []
+    for path, _ in files.list_files(files.join(runs_folder(table_path), "*", "run.json")):
+        folder = path.replace("\\", "/").rpartition("/")[0]
+        try:
+            with files.open_read(path) as handle:
+                marker = orjson.loads(handle.read())
+        except OSError:
+            # It ended between the listing and now.
+            continue
+        found.append(OpenRun(folder.rpartition("/")[2], folder, **marker))
+    return sorted(found, key=lambda run: run.started)
+
+
+def clear_dead_runs(table_path: str, runs: Sequence[OpenRun], logged: Collection[str]) -> None:
+    """Remove what killed runs left behind, after a commit has taken over what was of use.
+
+    Args:
+        table_path: the table.
+        runs: the other open runs.
+        logged: part files that any version of the table names. They stay: an older version may be restored, and a
+            run that was killed between its commit and its end has left its folder behind.
+    """
+    keep = set(logged)
+    for run in runs:
+        if run.is_dead:
+            files.delete([files.join(table_path, part) for part in run.parts(table_path) if part not in keep])
+            files.delete_folder(run.folder)
+
+
+@contextmanager
+def table_lock(table_path: str) -> Iterator[None]:
+    """Hold the table's lock; the operating system frees it when the process ends, however it ends.
+
+    Raises:
+        PipelineError: another run holds it, or the table is not on a local disk.
+    """
+    from filelock import FileLock, Timeout
+
+    if not files.is_local(table_path):
+        raise PipelineError(f"--lock needs a table on a local disk, not [{table_path}]")
+    os.makedirs(runs_folder(table_path), exist_ok=True)
+    lock = FileLock(os.path.join(runs_folder(table_path), ".lock"), timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        going = ", ".join(f"{run.run_id} (process {run.pid} on {run.host})" for run in open_runs(table_path))
+        raise PipelineError(
+            f"another run of the table [{table_path}] is in progress: {going or 'just starting'}. "
+            "Nothing was done; start again when it has ended."
+        ) from None
+
+
+def now() -> datetime:
+    """The current time, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all graphs of one run share.
+
+    Attributes:
+        run_id: the run's id, part of every part file's name.
+        started: when it began; the rows' ``ingested_at``.
+        folder: folder of the run's own small files, below the table.
+        progress_folder: where workers leave their progress; None for none.
+    """
+
+    run_id: str
+    started: datetime
+    folder: str
+    progress_folder: str | None = None

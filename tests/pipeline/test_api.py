@@ -1,0 +1,107 @@
+"""The public Python API: what it gives equals what the table and the index hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from support.index_table import IndexTable
+from support.paths import ROOT
+
+import pipeline
+from pipeline.api import evaluate, load_table, open_index
+from pipeline.search.search import search
+from transforms.index.update import update_index
+
+TEXT = "Grüße 😀 aus Köln.\nThe heron walks home.\nplain"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> IndexTable:
+    table = IndexTable(tmp_path / "table")
+    table.put(
+        *[{"_id": f"d{n}", "text": TEXT if n == 3 else f"first {n}\nsecond {n}", "year": n} for n in range(8)]
+    )
+    return table
+
+
+def test_the_public_names_are_these() -> None:
+    expected = {
+        "EvaluationResult",
+        "Frame",
+        "LoadedTable",
+        "OpenIndex",
+        "evaluate",
+        "load_table",
+        "open_index",
+    }
+    assert set(pipeline.__all__) == expected
+    assert all(callable(getattr(pipeline, name)) for name in pipeline.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = pipeline.nothing
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = ["numpy", "pyarrow", "torch", "transformers", "tantivy", "apache_beam", "deltalake"]
+    code = f"import sys, pipeline; print([name for name in {heavy!r} if name in sys.modules])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert shown.stdout.strip() == "[]"
+
+
+def test_documents_come_in_every_form(table: IndexTable) -> None:
+    frame = load_table(table.path).documents()
+    assert len(frame) == 8
+    assert sorted(frame.to_pandas()["_id"]) == sorted(frame.to_polars()["_id"]) == [f"d{n}" for n in range(8)]
+    assert isinstance(frame.to_polars(), polars.DataFrame)
+    assert "text_dense" not in frame.to_arrow().column_names
+
+
+def test_chunks_have_their_text_and_embeddings(table: IndexTable) -> None:
+    loaded = load_table(table.path)
+    rows = loaded.chunks("text_dense").to_pylist()
+    assert [row["text"] for row in rows if row["_id"] == "d3"] == TEXT.split("\n")
+    assert [row["chunk"] for row in rows if row["_id"] == "d3"] == [0, 1, 2]
+    embeddings = loaded.embeddings("text_dense")
+    assert embeddings.shape == (len(rows), 64)
+    assert embeddings[5].tolist() == pytest.approx(rows[5]["embeddings"])
+    with pytest.raises(KeyError, match="no semantic field"):
+        loaded.chunks("body")
+
+
+def test_older_versions_can_be_loaded(table: IndexTable) -> None:
+    table.put(delete=("d1", "d2"))
+    assert (len(load_table(table.path).documents()), len(load_table(table.path, 0).documents())) == (6, 8)
+    assert load_table(table.path).version == 1
+
+
+def test_an_open_index_searches(table: IndexTable, tmp_path: Path) -> None:
+    path = str(tmp_path / "index")
+    update_index(table.path, path)
+    index = open_index(path)
+    frame = index.search_many(["heron", "second 5"], mode="bm25", k=2)
+    assert frame.to_arrow().column_names[:4] == ["query", "rank", "_id", "score"]
+    best = frame.to_pandas().query("rank == 1")
+    assert best["_id"].tolist() == ["d3", search(path, "second 5", mode="bm25")[0].id]
+    assert len(index) == 8
+    assert index.search("no such word", mode="bm25").to_pylist() == []
+
+
+def test_evaluation_by_files_and_by_values(table: IndexTable, tmp_path: Path) -> None:
+    path = str(tmp_path / "index")
+    update_index(table.path, path)
+    (tmp_path / "q.tsv").write_text("q1\theron walks\n")
+    (tmp_path / "qrels").write_text("q1 0 d3 1\n")
+    by_file = evaluate(path, tmp_path / "q.tsv", tmp_path / "qrels", modes=["bm25"])
+    by_value = evaluate(open_index(path), {"q1": "heron walks"}, {"q1": {"d3": 1}}, modes=["bm25"])
+    assert by_file.measures().to_pylist() == by_value.measures().to_pylist()
+    assert by_file.measures().to_pylist()[0]["ndcg@10"] == 1
+    assert np.isclose(by_file.queries().to_pylist()[0]["map"], 1)
+    assert by_file.recall_plot().startswith("<svg")

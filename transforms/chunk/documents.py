@@ -1,0 +1,126 @@
+"""Cut the values of semantic_text fields into chunks, and the stage that does it for documents."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+from apache_beam.metrics.metric import Metrics
+
+from models.errors import illegal_argument
+from models.text import Utf16Text, is_blank
+from transforms.chunk.boundaries import find_sentences
+from transforms.chunk.separators import compile_separator
+from transforms.chunk.strategies import chunk_spans
+from transforms.chunk.token_strategies import CountTokens
+from transforms.field_values import field_values
+from transforms.records import Chunk, ChunkedDocument, Document, Failure, SemanticField
+
+CHUNKED = "done"
+FAILED = "failed"
+
+
+class TokenCounter(Protocol):
+    """Whatever counts tokens for the setting ``size_unit: tokens``; a model does. It is pickled."""
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Count the tokens of each text before truncation, special tokens included."""
+        ...
+
+
+def chunk_document(
+    document: Document, field: SemanticField, count_tokens: CountTokens | None = None
+) -> tuple[Chunk, ...]:
+    """Cut every value that a semantic_text field embeds.
+
+    Offsets count from the start of each source field, whose values stand one character apart. Blank values
+    have no chunk, but their length counts.
+
+    Raises:
+        InferenceError: a value is an object, or a separator cannot be used (status 400).
+    """
+    chunks: list[Chunk] = []
+    for name in field.sources:
+        base = 0
+        for number, value in enumerate(field_values(document.source, name)):
+            whole = Utf16Text(value)
+            if not is_blank(value):
+                chunks += (
+                    Chunk(name, number, base + start, base + end, whole.slice(start, end))
+                    for start, end in chunk_spans(whole, field.chunking, count_tokens)
+                )
+            base += whole.length + 1
+    return tuple(chunks)
+
+
+@dataclass
+class ChunkDocuments(beam.PTransform):
+    """Cut the semantic_text fields of documents into chunks.
+
+    Two outputs: ``done`` holds a ChunkedDocument for each document that could be cut, ``failed`` a Failure
+    for every other one.
+
+    Attributes:
+        fields: the fields to cut.
+        token_counters: name of a field -> what counts its tokens; needed where its size is in tokens.
+    """
+
+    fields: tuple[SemanticField, ...]
+    token_counters: Mapping[str, TokenCounter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        # What is wrong for all documents should stop the launch, not fail each of them.
+        for semantic_field in self.fields:
+            settings = semantic_field.chunking
+            if settings.size_unit == "tokens" and semantic_field.name not in self.token_counters:
+                raise illegal_argument(
+                    f"field [{semantic_field.name}] has [size_unit] [tokens] and no tokenizer to count with"
+                )
+            if settings.language is not None:
+                find_sentences(Utf16Text("One."), settings.language)
+            for separator in settings.separators or ():
+                compile_separator(separator)
+
+    def expand(self, documents: beam.pvalue.PCollection[Document]) -> Any:
+        """Wire the stage."""
+        # A PTransform with two outputs has no annotation that Beam would understand.
+        chunk = _ChunkDocument(self.fields, dict(self.token_counters))
+        return documents | beam.ParDo(chunk).with_outputs(FAILED, main=CHUNKED)
+
+
+class _ChunkDocument(beam.DoFn):
+    """Cuts one document at a time; one that cannot be cut becomes a Failure."""
+
+    documents_chunked = Metrics.counter("chunk", "documents_chunked")
+    chunks_made = Metrics.counter("chunk", "chunks_made")
+    failures = Metrics.counter("chunk", "failures")
+
+    def __init__(self, fields: tuple[SemanticField, ...], token_counters: dict[str, TokenCounter]) -> None:
+        self.fields = fields
+        self.token_counters = token_counters
+
+    def process(self, document: Document) -> Iterator[ChunkedDocument]:
+        """Cut all fields of a document."""
+        try:
+            chunks = {target.name: self._chunk(document, target) for target in self.fields}
+        except Exception as error:
+            # Whatever is wrong with one document, the others go on. The text itself stays out of the message.
+            self.failures.inc()
+            failure = _failure(document, error)
+            yield beam.pvalue.TaggedOutput(FAILED, failure)
+            return
+        self.documents_chunked.inc()
+        self.chunks_made.inc(sum(map(len, chunks.values())))
+        yield ChunkedDocument(document, chunks)
+
+    def _chunk(self, document: Document, target: SemanticField) -> tuple[Chunk, ...]:
+        counter = self.token_counters.get(target.name)
+        return chunk_document(document, target, counter.count_tokens if counter else None)
+
+
+def _failure(document: Document, error: Exception) -> Failure:
+    """Describe a document that could not be cut."""
+    return Failure("chunk", document.id, *document.location, type(error).__name__, str(error))

@@ -1,0 +1,1 @@
+"""From chunks to embeddings; those of unchanged chunks are kept."""

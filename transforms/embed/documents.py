@@ -1,0 +1,231 @@
+"""Embed the chunks of documents with the model of one endpoint.
+
+Documents are collected until their chunks hold enough text for well-filled batches; the model sorts and batches them
+by tokens. While one batch is computed, the next documents are read and chunked. A batch that fails is halved until
+one document is to blame, and only that document becomes a Failure.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, SparseEmbeddings
+from models.errors import ModelLoadError, TransientError
+from models.model import Model
+from transforms.embed.merge import merge_chunks
+from transforms.embed.reuse import PreviousRows, ReusableChunks
+from transforms.handover.retries import write_retries
+from transforms.records import Chunk, ChunkedDocument, EmbeddedField, Failure
+
+FLUSH_CHARACTERS = 256 * 1024
+"""Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
+on a CPU. A GPU gets sixteen times as much."""
+
+FLUSH_DOCUMENTS = 4_096
+"""Documents to collect at most, so that a run that reuses most vectors keeps its memory flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that waits for its embeddings.
+
+    Attributes:
+        document: the document.
+        chunks: its chunks in the field.
+        reusable: embeddings of its previous row, and which chunk each belongs to.
+    """
+
+    document: ChunkedDocument
+    chunks: tuple[Chunk, ...]
+    reusable: ReusableChunks | None
+
+    def new_texts(self) -> list[str]:
+        """The texts that only the model can embed."""
+        known = self.reusable.rows if self.reusable is not None else {}
+        return [chunk.text for index, chunk in enumerate(self.chunks) if index not in known]
+
+
+def embed_documents(
+    embedder: Embedder, field: str, prepared: Sequence[Prepared]
+) -> list[ChunkedDocument | Failure]:
+    """Embed the chunks of several documents in one call of the model.
+
+    Args:
+        embedder: the loaded model.
+        field: name of the semantic field.
+        prepared: the documents.
+
+    Returns:
+        For each document, in order, the document with its embeddings or the Failure that it became.
+
+    Raises:
+        ModelLoadError: the model cannot be used at all.
+    """
+    texts = [text for one in prepared for text in one.new_texts()]
+    try:
+        embeddings = embedder.embed(texts, "ingest") if texts else None
+        if embeddings is not None and len(embeddings) != len(texts):
+            raise ValueError(f"the model gave {len(embeddings)} embeddings for {len(texts)} texts")
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        if len(prepared) == 1 or isinstance(error, TransientError):
+            # The service itself is in trouble: asking again for every half would only add to it.
+            return [_failure(one.document, error) for one in prepared]
+        middle = len(prepared) // 2
+        return embed_documents(embedder, field, prepared[:middle]) + embed_documents(
+            embedder, field, prepared[middle:]
+        )
+    return list(_put_back(field, prepared, embeddings))
+
+
+def _put_back(
+    field: str, prepared: Sequence[Prepared], embeddings: Embeddings | None
+) -> Iterator[ChunkedDocument | Failure]:
+    start = 0
+    for one in prepared:
+        end = start + len(one.new_texts())
+        new = embeddings.take(range(start, end)) if embeddings is not None and end > start else None
+        start = end
+        embedded = _embedded_field(one, new)
+        yield replace(one.document, embedded={**one.document.embedded, field: embedded})
+
+
+def _embedded_field(one: Prepared, new: Embeddings | None) -> EmbeddedField:
+    """Join new and reused embeddings in the order of the chunks, and fold what is over Elastic's limit."""
+    if not one.chunks:
+        return EmbeddedField((), None)
+    if one.reusable is None or not one.reusable.rows:
+        assert new is not None
+        chunks, embeddings = merge_chunks(one.chunks, new)
+        return EmbeddedField(tuple(chunks), embeddings)
+    rows = one.reusable.rows
+    joined = _concat(new, one.reusable.embeddings)
+    count_new = len(joined) - len(one.reusable.embeddings)
+    fresh = iter(range(count_new))
+    order = [count_new + rows[index] if index in rows else next(fresh) for index in range(len(one.chunks))]
+    chunks, embeddings = merge_chunks(one.chunks, joined.take(order))
+    return EmbeddedField(tuple(chunks), embeddings, reused=len(rows))
+
+
+def _concat(new: Embeddings | None, old: Embeddings) -> Embeddings:
+    if new is None:
+        return old
+    if isinstance(new, DenseEmbeddings) and isinstance(old, DenseEmbeddings):
+        return DenseEmbeddings.concat([new, old])
+    assert isinstance(new, SparseEmbeddings)
+    assert isinstance(old, SparseEmbeddings)
+    return SparseEmbeddings.concat([new, old])
+
+
+def _failure(document: ChunkedDocument, error: Exception) -> Failure:
+    location = document.document.location
+    # A reader knows the public errors, not a module's private refinements of them.
+    name = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
+    return Failure("embed", document.document.id, *location, name, str(error)[:1000])
+
+
+class EmbedDocuments(beam.DoFn):
+    """Embed one semantic field of each document; the output ``failed`` gets what could not be embedded.
+
+    Args:
+        field: name of the field.
+        model: what embeds it; loaded on the worker, once a process.
+        shared: handle by which the stages and threads of one process share the loaded model.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or None for a CUDA device where there is one.
+        previous: the rows of the table whose embeddings may be used again; None for none.
+        folder: the run's folder, where the retries of a service are left; None leaves none.
+    """
+
+    documents_embedded = Metrics.counter("embed", "documents_embedded")
+    failures = Metrics.counter("embed", "failures")
+    retries = Metrics.counter("embed", "retries")
+
+    def __init__(
+        self,
+        field: str,
+        model: Model,
+        shared: Shared,
+        device: str | None,
+        previous: PreviousRows | None,
+        folder: str | None = None,
+    ) -> None:
+        self.field = field
+        self.model = model
+        self.shared = shared
+        self.device = device
+        self.previous = previous
+        self.folder = folder
+
+    def setup(self) -> None:
+        """Load the model."""
+        self._embedder: Embedder = self.shared.acquire(self._load)
+        on_gpu = str(getattr(self._embedder, "device", "cpu")).startswith("cuda")
+        self._flush_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
+        # Two, so that one call is tokenised while the last batches of the call before are computed.
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"embed-{self.field}")
+
+    def _load(self) -> Embedder:
+        return self.model.load(self.device)
+
+    def start_bundle(self) -> None:
+        """Start with an empty buffer."""
+        self._prepared: list[Prepared] = []
+        self._characters = 0
+        self._running: Future[list[ChunkedDocument | Failure]] | None = None
+
+    def process(self, document: ChunkedDocument) -> Iterator[Any]:
+        """Take one document; yields those of the batch before when a batch is full."""
+        chunks = document.chunks[self.field]
+        reusable = self.previous.reusable(document.document, self.field, chunks) if self.previous else None
+        one = Prepared(document, chunks, reusable)
+        self._prepared.append(one)
+        self._characters += sum(map(len, one.new_texts()))
+        if self._characters >= self._flush_characters or len(self._prepared) >= FLUSH_DOCUMENTS:
+            yield from self._submit()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Embed what is left."""
+        for output in [*self._submit(), *self._submit()]:
+            window = GlobalWindow()
+            if isinstance(output, pvalue.TaggedOutput):
+                value = WindowedValue(output.value, window.max_timestamp(), (window,))
+                yield pvalue.TaggedOutput(output.tag, value)
+            else:
+                yield WindowedValue(output, window.max_timestamp(), (window,))
+        self._leave_retries()
+
+    def teardown(self) -> None:
+        """Let go of the model; the last stage of the process that does so frees it."""
+        self._executor.shutdown()
+        del self._embedder
+
+    def _leave_retries(self) -> None:
+        """Say how often a service had to be asked again; stages that share a model share its count."""
+        take = getattr(self._embedder, "take_retries", None)
+        inference_id, retries = take() if take is not None else ("", 0)
+        self.retries.inc(retries)
+        if retries and self.folder is not None:
+            write_retries(self.folder, inference_id, retries)
+
+    def _submit(self) -> Iterator[Any]:
+        """Start on the collected documents and yield those of the batch before."""
+        before, self._running = self._running, None
+        if self._prepared:
+            self._running = self._executor.submit(embed_documents, self._embedder, self.field, self._prepared)
+        self._prepared, self._characters = [], 0
+        for outcome in before.result() if before is not None else []:
+            if isinstance(outcome, Failure):
+                self.failures.inc()
+                yield pvalue.TaggedOutput("failed", outcome)
+            else:
+                self.documents_embedded.inc()
+                yield outcome

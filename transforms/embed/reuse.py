@@ -1,0 +1,132 @@
+"""Use embeddings again: where a chunk of a changed document has the text of a chunk of its previous row, and the
+model is the same, the vector is the same too.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.embeddings import Embeddings
+from models.text import Utf16Text
+from transforms import files
+from transforms.embed.merge import MAX_CHUNKS
+from transforms.field_values import field_values
+from transforms.records import Chunk, Document, PreviousRow
+from transforms.table.columns import from_arrow
+from transforms.table.fingerprint import parse_fingerprint
+
+CACHED_ROW_GROUPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReusableChunks:
+    """Embeddings of a previous row that still hold.
+
+    Attributes:
+        rows: position of a chunk in the new document -> row of `embeddings`.
+        embeddings: the embeddings; `tokens` is 0, the model did not see them in this run.
+    """
+
+    rows: dict[int, int]
+    embeddings: Embeddings
+
+
+class PreviousRows:
+    """The rows that changed documents replace, read on the worker by part file and row number.
+
+    Args:
+        table_path: the table.
+        fingerprints: field name -> fingerprint that its embeddings must have to be used again.
+    """
+
+    def __init__(self, table_path: str, fingerprints: Mapping[str, str]) -> None:
+        self.table_path = table_path
+        self.fingerprints = dict(fingerprints)
+        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._starts: dict[str, list[int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ship only what the worker needs to read the rows itself."""
+        return {
+            "table_path": self.table_path,
+            "fingerprints": self.fingerprints,
+            "_groups": OrderedDict(),
+            "_starts": {},
+        }
+
+    def reusable(self, document: Document, field: str, chunks: Sequence[Chunk]) -> ReusableChunks | None:
+        """Find the chunks of a document whose embeddings its previous row holds."""
+        if document.previous is None or not chunks:
+            return None
+        row = self._row(document.previous, field)
+        if row is None:
+            return None
+        known = self._known_texts(row, field)
+        matches = [(index, known[chunk.text]) for index, chunk in enumerate(chunks) if chunk.text in known]
+        if not matches:
+            return None
+        old_rows = [old for _, old in matches]
+        embeddings = from_arrow(row.column(field).combine_chunks(), old_rows)
+        return ReusableChunks({index: place for place, (index, _) in enumerate(matches)}, embeddings)
+
+    def _row(self, previous: PreviousRow, field: str) -> pa.Table | None:
+        starts = self._starts.get(previous.part)
+        if starts is None:
+            starts = self._starts[previous.part] = self._row_group_starts(previous.part)
+        group = int(np.searchsorted(starts, previous.row, side="right")) - 1
+        table = self._group(previous.part, group)
+        if field not in table.column_names:
+            return None
+        row = table.slice(previous.row - starts[group], 1)
+        same = parse_fingerprint(row.column("fingerprint")[0].as_py()).get(field) == self.fingerprints[field]
+        return row if same else None
+
+    def _row_group_starts(self, part: str) -> list[int]:
+        with files.open_read(files.join(self.table_path, part)) as handle:
+            metadata = pq.read_metadata(handle)
+        rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        return np.concatenate([[0], np.cumsum(rows)[:-1]]).tolist() if rows else [0]
+
+    def _group(self, part: str, group: int) -> pa.Table:
+        key = (part, group)
+        if key not in self._groups:
+            with files.open_read(files.join(self.table_path, part)) as handle:
+                parquet = pq.ParquetFile(handle)
+                wanted = [
+                    name
+                    for name in ("_source", "fingerprint", *self.fingerprints)
+                    if name in parquet.schema_arrow.names
+                ]
+                self._groups[key] = parquet.read_row_group(group, columns=wanted)
+            while len(self._groups) > CACHED_ROW_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+    def _known_texts(self, row: pa.Table, field: str) -> dict[str, int]:
+        """Text of each chunk of the row -> the chunk's position."""
+        value = row.column(field)[0]
+        if not value.is_valid:
+            return {}
+        source = orjson.loads(row.column("_source")[0].as_py())
+        texts: dict[str, Utf16Text] = {}
+        known: dict[str, int] = {}
+        chunks = row.column(field).combine_chunks().flatten()[1].flatten()
+        if len(chunks) >= MAX_CHUNKS:
+            # Some may be folded: then their embedding is not that of their text.
+            return {}
+        places = zip(
+            *(chunks.field(name).to_pylist() for name in ("source_field", "start_offset", "end_offset")),
+            strict=True,
+        )
+        for index, (name, start, end) in enumerate(places):
+            if name not in texts:
+                texts[name] = Utf16Text("\n".join(field_values(source, name)))
+            known.setdefault(texts[name].slice(start, end), index)
+        return known

@@ -1,0 +1,1 @@
+"""What workers leave in files for the launcher."""

@@ -1,0 +1,346 @@
+"""Index some of a table's documents aside: a shard, which the update then joins to the index.
+
+A shard has the files of an index (texts, vectors, chunk rows, tantivy folders) for its own documents. Shards
+are built by several processes at once and share nothing; document numbers are final from the start, so
+joining them is appending files and naming tantivy segments.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.index.sparse_terms import bit_terms, write_tokens
+from transforms.index.state import (
+    CHUNK_BITS,
+    CHUNKS,
+    KEY_BYTES,
+    IndexState,
+    IndexUnusable,
+    Ints,
+    UnitState,
+    document_keys,
+)
+from transforms.index.tantivy_schema import spaced, sparse_field, text_analyzer, unit_schema
+from transforms.index.texts import Texts, write_texts
+from transforms.table.parts import open_part
+
+BATCH_BYTES = 32 * 1024 * 1024
+"""Rows are read in batches of about this many bytes of Arrow memory."""
+
+WRITER_BYTES = 256 * 1024 * 1024
+"""Memory of a tantivy writer: when it is full, a segment is written."""
+
+
+class ChunksDiffer(Exception):
+    """Two fields of a unit turned out to have different chunks; they need units of their own."""
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Rows of one part file.
+
+    Attributes:
+        name: the part, relative to the table.
+        number: the part's number in the index.
+        rows: row numbers to index, ascending; None for all.
+        count: how many rows that is.
+    """
+
+    name: str
+    number: int
+    rows: Ints | None
+    count: int
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What one process indexes.
+
+    Attributes:
+        folder: where the shard is written.
+        table_path: the table.
+        state: the index that the shard will belong to.
+        parts: the rows to index.
+        first_document: number of the first document.
+    """
+
+    folder: str
+    table_path: str
+    state: IndexState
+    parts: tuple[PartRows, ...]
+    first_document: int
+
+
+@dataclass
+class _Unit:
+    """A unit while it is being written."""
+
+    state: UnitState
+    writer: Any
+    schema: Any
+    chunks: Any
+    vectors: dict[str, IO[bytes]] = field(default_factory=dict)
+    norms: dict[str, IO[bytes]] = field(default_factory=dict)
+    tokens: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def build_shard(task: ShardTask) -> str:
+    """Index the task's rows into its folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ChunksDiffer: fields that were expected to have the same chunks do not.
+        IndexUnusable: a row does not fit the index.
+    """
+    folder = Path(task.folder)
+    folder.mkdir(parents=True)
+    units = [_open_unit(folder, unit, task.state) for unit in task.state.units]
+    documents: list[pa.RecordBatch] = []
+    document = task.first_document
+    with (folder / "texts.bin").open("wb") as texts:
+        for part in task.parts:
+            for batch in _batches(task, part):
+                documents.append(_document_rows(batch, part.number, task.state))
+                written = write_texts(batch, task.state, texts)
+                for unit in units:
+                    _index_batch(batch, unit, written, document, task.state)
+                document += batch.num_rows
+    with pa.OSFile(str(folder / "documents.arrow"), "wb") as file:
+        schema = documents_schema(task.state)
+        with pa.ipc.new_file(file, schema) as out:
+            for rows in documents:
+                out.write_batch(rows)
+    for unit in units:
+        _close_unit(folder, unit)
+    return task.folder
+
+
+def documents_schema(state: IndexState) -> pa.Schema:
+    """Schema of ``documents.arrow``."""
+    plain = [pa.field(name, _plain_type(kind)) for name, kind in state.plain.items()]
+    fixed = [("_id", pa.large_string()), ("key", pa.binary(KEY_BYTES)), ("part", pa.int32())]
+    return pa.schema([*(pa.field(*column) for column in fixed), *plain])
+
+
+def _plain_type(kind: str) -> pa.DataType:
+    if kind == "boolean":
+        return pa.bool_()
+    if kind in ("long", "integer", "short", "byte"):
+        return pa.int64()
+    return pa.float64() if kind in ("double", "float") else pa.large_string()
+
+
+def _open_unit(folder: Path, unit: UnitState, state: IndexState) -> _Unit:
+    import tantivy
+
+    path = folder / unit.name
+    path.mkdir()
+    schema = unit_schema(unit, state)
+    index = tantivy.Index(schema, path=str(path))
+    index.register_tokenizer(unit.analyzer, text_analyzer(unit.analyzer))
+    chunks = pa.ipc.new_file(str(folder / f"{unit.name}.chunks.arrow"), CHUNKS)
+    opened = _Unit(unit, index.writer(WRITER_BYTES, 1), schema, chunks)
+    for name in unit.fields:
+        if state.fields[name].task_type == "text_embedding":
+            opened.vectors[name] = (folder / Path(state.vectors_path(name)).name).open("wb")
+            opened.norms[name] = (folder / Path(state.norms_path(name)).name).open("wb")
+        else:
+            opened.tokens[name] = Counter()
+    return opened
+
+
+def _close_unit(folder: Path, unit: _Unit) -> None:
+    unit.writer.commit()
+    unit.writer.wait_merging_threads()
+    unit.chunks.close()
+    for file in (*unit.vectors.values(), *unit.norms.values()):
+        file.close()
+    for name, counts in unit.tokens.items():
+        write_tokens(folder / f"tokens-{unit.state.name}-{unit.state.fields.index(name)}.arrow", counts)
+
+
+def _batches(task: ShardTask, part: PartRows) -> Iterator[pa.RecordBatch]:
+    """Read the wanted rows of a part, a bounded number of bytes at a time."""
+    file = open_part(task.table_path, part.name)
+    wanted = ["_id", "_source", "content_hash", "fingerprint", *task.state.plain, *task.state.fields]
+    columns = [name for name in wanted if name in file.schema_arrow.names]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    row_bytes = sum(group.total_byte_size for group in groups) / max(file.metadata.num_rows, 1)
+    first = 0
+    for batch in file.iter_batches(
+        batch_size=int(max(1, min(4096, BATCH_BYTES / max(row_bytes, 1)))), columns=columns
+    ):
+        last = first + batch.num_rows
+        if part.rows is None:
+            yield batch
+        else:
+            inside = part.rows[(part.rows >= first) & (part.rows < last)] - first
+            if len(inside):
+                yield batch.take(pa.array(inside))
+        first = last
+
+
+def _document_rows(batch: pa.RecordBatch, part: int, state: IndexState) -> pa.RecordBatch:
+    schema = documents_schema(state)
+    columns = [
+        batch.column("_id").cast(pa.large_string()),
+        pa.array(document_keys(batch), pa.binary(KEY_BYTES)),
+    ]
+    columns.append(pa.array(np.full(batch.num_rows, part, np.int32)))
+    for name in state.plain:
+        kind = schema.field(name).type
+        present = name in batch.schema.names
+        columns.append(batch.column(name).cast(kind) if present else pa.nulls(batch.num_rows, kind))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _index_batch(batch: pa.RecordBatch, unit: _Unit, texts: Texts, document: int, state: IndexState) -> None:
+    spans = (
+        _field_spans(batch, unit.state) if unit.state.fields else _value_spans(texts, unit.state.sources[0])
+    )
+    rows, pieces = _chunk_rows(spans, unit.state, texts, document)
+    unit.chunks.write_batch(rows)
+    slices = [
+        (sparse_field(state.field_number(name)), _bit_slices(batch, name, unit, state))
+        for name in unit.tokens
+    ]
+    for name in unit.vectors:
+        _write_vectors(batch, name, state, unit)
+    ids = ((spans.rows + document) << CHUNK_BITS) + spans.positions
+    _add_documents(unit, ids.tolist(), rows, pieces, slices)
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """The chunks of a batch: row of the document, position in it, source field, UTF-16 offsets."""
+
+    rows: Ints
+    positions: Ints
+    sources: list[str]
+    starts: Ints
+    ends: Ints
+
+
+def _chunk_list(batch: pa.RecordBatch, name: str) -> tuple[Ints, pa.Array]:
+    """Number of chunks of each row of a field, and all of them in order."""
+    chunks = pc.struct_field(batch.column(name), "chunks")
+    return pc.list_value_length(chunks).fill_null(0).to_numpy(zero_copy_only=False).astype(
+        np.int64
+    ), chunks.flatten()
+
+
+def _field_spans(batch: pa.RecordBatch, unit: UnitState) -> _Spans:
+    lengths, chunks = _chunk_list(batch, unit.fields[0])
+    starts, ends = (pc.struct_field(chunks, name) for name in ("start_offset", "end_offset"))
+    for other in unit.fields[1:]:
+        other_lengths, other_chunks = _chunk_list(batch, other)
+        same = np.array_equal(lengths, other_lengths) and all(
+            pc.struct_field(other_chunks, name).equals(pc.struct_field(chunks, name))
+            for name in ("source_field", "start_offset", "end_offset")
+        )
+        if not same:
+            raise ChunksDiffer(f"{unit.fields[0]} and {other} have different chunks")
+    first = np.cumsum(lengths) - lengths
+    positions = np.arange(lengths.sum()) - np.repeat(first, lengths)
+    sources = pc.struct_field(chunks, "source_field").to_pylist()
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return _Spans(
+        rows, positions, sources, starts.to_numpy().astype(np.int64), ends.to_numpy().astype(np.int64)
+    )
+
+
+def _value_spans(texts: Texts, name: str) -> _Spans:
+    """Whole values as chunks: what BM25 needs of a text field that no semantic field embeds."""
+    found = [
+        (row, data, offsets)
+        for (row, field_name), (_, data, offsets) in texts.values.items()
+        if field_name == name
+    ]
+    rows = np.array([row for row, _, _ in found], np.int64)
+    ends = np.array(
+        [len(data) if offsets is None else len(offsets) - 1 for _, data, offsets in found], np.int64
+    )
+    zeros = np.zeros(len(rows), np.int64)
+    return _Spans(rows, zeros, [name] * len(rows), zeros, ends)
+
+
+def _chunk_rows(
+    spans: _Spans, unit: UnitState, texts: Texts, document: int
+) -> tuple[pa.RecordBatch, list[str]]:
+    """The rows of `CHUNKS` for a batch, and the chunks' texts."""
+    source_numbers = {name: number for number, name in enumerate(unit.sources)}
+    begins, sizes, pieces = [], [], []
+    for row, name, start, end in zip(
+        spans.rows.tolist(), spans.sources, spans.starts.tolist(), spans.ends.tolist(), strict=True
+    ):
+        begin, data, offsets = texts.values.get((row, name), (0, b"", None))
+        first, last = (start, end) if offsets is None else (int(offsets[start]), int(offsets[end]))
+        piece = data[first:last]
+        begins.append(begin + first)
+        sizes.append(len(piece))
+        pieces.append(piece.decode("utf-8", "replace"))
+    columns = [
+        pa.array((spans.rows + document).astype(np.int32)),
+        pa.array([source_numbers[name] for name in spans.sources], pa.int16()),
+        pa.array(spans.starts.astype(np.int32)),
+        pa.array(spans.ends.astype(np.int32)),
+        pa.array(begins, pa.int64()),
+        pa.array(sizes, pa.int32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=CHUNKS), pieces
+
+
+def _bit_slices(batch: pa.RecordBatch, name: str, unit: _Unit, state: IndexState) -> list[str]:
+    """The bit-slice terms of each chunk's quantized weights, as one blank-separated string a chunk."""
+    embeddings = pc.struct_field(_chunk_list(batch, name)[1], "embeddings")
+    offsets = np.asarray(embeddings.offsets, np.int64)
+    entries = slice(int(offsets[0]), int(offsets[-1]))
+    tokens = embeddings.keys.slice(entries.start, entries.stop - entries.start).dictionary_encode()
+    weights = embeddings.items.slice(entries.start, entries.stop - entries.start).to_numpy()
+    levels = np.rint(weights / state.fields[name].step).astype(np.int64)
+    numbers = tokens.indices.to_numpy().astype(np.int64)
+    vocabulary = tokens.dictionary.to_pylist()
+    counts = np.bincount(numbers, minlength=len(vocabulary)).tolist()
+    unit.tokens[name].update(dict(zip(vocabulary, counts, strict=True)))
+    terms, entry_terms = bit_terms(tokens.dictionary, levels, numbers)
+    ends = np.concatenate([[0], np.cumsum(entry_terms)])[offsets - offsets[0]]
+    lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), terms)
+    return pc.binary_join(lists, " ").to_pylist()
+
+
+def _write_vectors(batch: pa.RecordBatch, name: str, state: IndexState, unit: _Unit) -> None:
+    lengths, chunks = _chunk_list(batch, name)
+    values = pc.struct_field(chunks, "embeddings").flatten().to_numpy(zero_copy_only=False)
+    field_state = state.fields[name]
+    if len(values) != int(lengths.sum()) * field_state.stored_dimensions:
+        raise IndexUnusable(
+            f"[{name}] has embeddings that are not of {field_state.dimensions} dimensions, as its endpoint says"
+        )
+    vectors = np.ascontiguousarray(values, field_state.dtype).reshape(-1, field_state.stored_dimensions)
+    unit.vectors[name].write(vectors.data)
+    unit.norms[name].write(np.linalg.norm(vectors.astype(np.float32), axis=1).astype("<f4").data)
+
+
+def _add_documents(
+    unit: _Unit, ids: list[int], rows: pa.RecordBatch, pieces: list[str], slices: list[tuple[str, list[str]]]
+) -> None:
+    import tantivy
+
+    documents, sources = rows.column("document").to_pylist(), rows.column("source").to_pylist()
+    for at, piece in enumerate(pieces):
+        # Typed adders: a keyword argument is typed by its value, and a wrong type kills the writer's thread.
+        document = tantivy.Document()
+        document.add_unsigned("chunk", ids[at])
+        document.add_unsigned("document", documents[at])
+        document.add_text(f"text{sources[at]}", spaced(piece))
+        for name, values in slices:
+            document.add_text(name, values[at])
+        unit.writer.add_document(document)

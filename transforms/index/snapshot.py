@@ -1,0 +1,177 @@
+"""One version of the table as the index sees it: part files, and the empty index that their metadata asks for."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from transforms.index.state import FieldState, IndexState, IndexUnusable, UnitState
+from transforms.index.tantivy_schema import DEFAULT_ANALYZER
+from transforms.table.parts import open_part
+
+METADATA_KEY = b"semantic_ingest"
+TEXT_TYPES = ("text", "match_only_text")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The part files that one version of the table is made of.
+
+    Attributes:
+        path: the table.
+        id: the table's own id, which a table that was made anew does not share.
+        version: its version.
+        parts: the part files, relative to the table, the newest last.
+    """
+
+    path: str
+    id: str
+    version: int
+    parts: tuple[str, ...]
+
+    @classmethod
+    def of_table(cls, table_path: str, version: int | None = None) -> "Snapshot":
+        """Look at a table.
+
+        Raises:
+            IndexUnusable: there is no table, or no such version.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            table = DeltaTable(table_path, version=version)
+        except (DeltaError, OSError, ValueError) as error:
+            if version is not None and DeltaTable.is_deltatable(table_path):
+                raise IndexUnusable(f"the table [{table_path}] has no version {version}: {error}") from None
+            raise IndexUnusable(f"[{table_path}] has no table yet; `run` makes it ({error})") from None
+        actions = pa.table(table.get_add_actions(flatten=True))
+        actions = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")])
+        parts = tuple(unquote(path) for path in actions["path"].to_pylist())
+        return cls(table_path, str(table.metadata().id), table.version(), parts)
+
+
+def part_metadata(table_path: str, name: str) -> dict[str, Any]:
+    """What a part file says about mapping, fields and models."""
+    metadata = open_part(table_path, name).schema_arrow.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise IndexUnusable(
+            f"{name} in {table_path} was not written by this program: it has no [{METADATA_KEY.decode()}] metadata"
+        )
+    return dict(json.loads(metadata[METADATA_KEY]))
+
+
+def identity(metadata: dict[str, Any]) -> str:
+    """What must be the same for old and new documents to share an index."""
+    settings = {name: field.get("model_settings") for name, field in metadata["fields"].items()}
+    return json.dumps([metadata.get("mappings"), _fingerprints(metadata), settings], sort_keys=True)
+
+
+def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
+    """The state of an index that holds nothing yet; units, fields and filters follow from the parts' metadata."""
+    metadatas = [part_metadata(snapshot.path, name) for name in snapshot.parts]
+    metadata: dict[str, Any] = metadatas[-1] if metadatas else {"mappings": {}, "fields": {}, "models": {}}
+    for name, other in zip(snapshot.parts, metadatas, strict=True):
+        if _models(other) != _models(metadata):
+            raise IndexUnusable(
+                f"the table {snapshot.path} mixes embeddings of different models ({name} against"
+                f" {snapshot.parts[-1]}); a full run with `sync: full` embeds every document anew"
+            )
+    table = {"path": snapshot.path, "id": snapshot.id, "version": snapshot.version}
+    state = IndexState(f"g{serial:06d}", f"e{serial:06d}", table, metadata)
+    state.parts = {name: number for number, name in enumerate(snapshot.parts)}
+    mapped = dict(_walk(metadata.get("mappings", {}).get("properties", {})))
+    state.plain = {
+        name: field["type"]
+        for name, field in mapped.items()
+        if field["type"] not in (*TEXT_TYPES, "semantic_text")
+    }
+    state.fields = {name: _field_state(field) for name, field in metadata["fields"].items()}
+    for name, field_state in state.fields.items():
+        if field_state.task_type == "sparse_embedding":
+            field_state.step = largest_weight(snapshot, name) / 255
+    state.units = _units(state, mapped, shared)
+    return state
+
+
+def _fingerprints(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: (field.get("embedding_fingerprint"), field.get("chunking_settings"), field.get("sources"))
+        for name, field in metadata["fields"].items()
+    }
+
+
+def _models(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: field.get("embedding_fingerprint") for name, field in metadata["fields"].items()}
+
+
+def _walk(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in properties.items():
+        if field.get("properties"):
+            yield from _walk(field["properties"], f"{prefix}{name}.")
+        elif field.get("type", "object") != "object":
+            yield f"{prefix}{name}", field
+
+
+def _field_state(definition: dict[str, Any]) -> FieldState:
+    settings = definition["model_settings"]
+    if settings["task_type"] == "sparse_embedding":
+        return FieldState("sparse_embedding", definition)
+    return FieldState(
+        "text_embedding",
+        definition,
+        dimensions=int(settings["dimensions"]),
+        similarity=settings.get("similarity") or "cosine",
+        element_type=settings.get("element_type") or "float",
+    )
+
+
+def _units(state: IndexState, mapped: dict[str, Any], shared: bool) -> list[UnitState]:
+    """Group the semantic fields that have the same chunks; then a unit for each text field that none embeds."""
+    groups: dict[str, list[str]] = {}
+    for name, field in state.fields.items():
+        definition = field.definition
+        chunking = definition.get("chunking_settings") or {}
+        # The tokenizer decides where chunks end only where sizes are counted in tokens.
+        counted_by = name if not shared or chunking.get("size_unit") == "tokens" else ""
+        sources = [source for source in definition["sources"] if source != name]
+        groups.setdefault(json.dumps([sources or [name], chunking, counted_by], sort_keys=True), []).append(
+            name
+        )
+    units: list[UnitState] = []
+    for names in groups.values():
+        sources = list(
+            dict.fromkeys(source for name in names for source in state.fields[name].definition["sources"])
+        )
+        units.append(UnitState(f"u{len(units)}", names, sources, _analyzer(mapped, sources)))
+    embedded = {source for unit in units for source in unit.sources}
+    for name, field_mapping in mapped.items():
+        if field_mapping["type"] in TEXT_TYPES and name not in embedded:
+            units.append(UnitState(f"u{len(units)}", [], [name], _analyzer(mapped, [name])))
+    return units
+
+
+def _analyzer(mapped: dict[str, Any], sources: list[str]) -> str:
+    named = [mapped[source]["analyzer"] for source in sources if mapped.get(source, {}).get("analyzer")]
+    return str(named[0]) if named else DEFAULT_ANALYZER
+
+
+def largest_weight(snapshot: Snapshot, name: str) -> float:
+    """The largest weight of a sparse field, from the parts' statistics; 1 where it has none."""
+    largest = 0.0
+    for part in snapshot.parts:
+        metadata = open_part(snapshot.path, part).metadata
+        for group in range(metadata.num_row_groups):
+            for number in range(metadata.num_columns):
+                column = metadata.row_group(group).column(number)
+                path = column.path_in_schema
+                if (
+                    path.startswith(f"{name}.chunks.")
+                    and path.endswith(".value")
+                    and column.statistics is not None
+                ):
+                    largest = max(largest, float(column.statistics.max or 0.0))
+    return largest or 1.0

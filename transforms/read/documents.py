@@ -1,0 +1,72 @@
+"""Read documents from files: JSON lines, Parquet, CSV, text and Markdown, on local disks and object stores.
+
+A source file is read in *splits*, the unit of parallel work: byte ranges of plain JSON lines, row groups of Parquet,
+whole files otherwise. What is wrong with a line becomes a Failure that names file and line; the rest goes through.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from transforms.read.formats import BadDocumentError, read_rows
+from transforms.read.splits import SourceFormat, Split
+from transforms.records import Document, Failure, Location
+
+MAX_ID_BYTES = 512
+"""Longest ``_id`` in UTF-8 bytes; Elasticsearch's limit."""
+
+
+def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Document | Failure | None]]:
+    """Read the documents of one split, in order; what cannot be read becomes a Failure.
+
+    Yields:
+        (line number from `split.first_line` on, the document, failure, or None for a blank line).
+
+    Raises:
+        OSError: the file cannot be opened. That is no bad document: the run must not go on without the file.
+    """
+    for number, fields in read_rows(split, source):
+        line = split.first_line + number
+        location = Location(split.path, 0 if source.format in ("text", "markdown") else line)
+        try:
+            if isinstance(fields, BadDocumentError):
+                raise fields
+            yield line, None if fields is None else to_document(fields, source.id, location)
+        except BadDocumentError as error:
+            yield line, Failure("read", None, *location, "BadDocumentError", str(error))
+
+
+def to_document(fields: dict[str, Any], id_field: str | None, location: Location) -> Document:
+    """Make a document of the fields of one line.
+
+    Raises:
+        BadDocumentError: the id is missing, empty, too long or no string or number; or there is nothing in it.
+    """
+    if not fields:
+        raise BadDocumentError("the document is empty")
+    document_id = None
+    if id_field is not None:
+        # Like in Elasticsearch, `_id` names the document and is no part of its `_source`.
+        value = fields.pop("_id", None) if id_field == "_id" else fields.get(id_field)
+        document_id = _checked_id(value, id_field)
+    try:
+        content = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadDocumentError(f"the document cannot be stored as JSON: {error}") from None
+    content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return Document(document_id or content_hash, fields, content_hash, location)
+
+
+def _checked_id(value: Any, field: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        what = "is missing" if value is None else f"is a {type(value).__name__}, not a string or number"
+        raise BadDocumentError(f"the id field [{field}] {what}")
+    document_id = str(value)
+    if not document_id:
+        raise BadDocumentError(f"the id field [{field}] is empty")
+    size = len(document_id.encode("utf-8", "surrogatepass"))
+    if size > MAX_ID_BYTES:
+        raise BadDocumentError(f"the id is too long: {size} bytes, at most {MAX_ID_BYTES} are allowed")
+    return document_id

@@ -1,0 +1,93 @@
+"""Scan the source: one cheap pass that reads every document and keeps only its id, content hash and line.
+
+The plan of a run is made from these scans, so that nothing is embedded before it is known what must be, and a run
+over an unchanged source does nothing else.
+"""
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.read.documents import read_documents
+from transforms.read.splits import SourceFormat, Split
+from transforms.records import Document, Failure
+
+SCAN_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.large_string()),
+        pa.field("content_hash", pa.large_string()),
+        pa.field("line", pa.int64()),
+        pa.field("deleted", pa.bool_(), nullable=False),
+        pa.field("error", pa.large_string()),
+        pa.field("message", pa.large_string()),
+    ]
+)
+"""One row for each document or unreadable line; `line` counts from 0 within the split.
+
+Strings are large ones: the launcher puts the scans of all splits together, and plain ones end at 2 GiB.
+"""
+
+
+def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) -> pa.Table:
+    """Scan one split.
+
+    Args:
+        split: what to read.
+        source: how to read it.
+        deleted_field: name of the boolean field that marks a tombstone.
+
+    Returns:
+        A table of `SCAN_SCHEMA`, with the number of lines of the split in the schema's metadata.
+    """
+    columns: dict[str, list[object]] = {name: [] for name in SCAN_SCHEMA.names}
+    batches: list[pa.RecordBatch] = []
+    lines = 0
+    for line, found in read_documents(split, source):
+        lines = line - split.first_line + 1
+        if found is None:
+            continue
+        row = _scan_row(found, deleted_field)
+        for name, value in zip(columns, (row[0], row[1], lines - 1, *row[2:]), strict=True):
+            columns[name].append(value)
+        if len(columns["line"]) >= 10_000:
+            batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
+            columns = {name: [] for name in SCAN_SCHEMA.names}
+    batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
+    return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata({"lines": str(lines)})
+
+
+def _scan_row(found: Document | Failure, deleted_field: str | None) -> tuple[object, ...]:
+    if isinstance(found, Failure):
+        return found.document_id, None, False, found.error, found.message
+    deleted = deleted_field is not None and found.source.get(deleted_field) is True
+    return found.id, found.content_hash, deleted, None, None
+
+
+class ScanDocuments(beam.DoFn):
+    """Scan splits into one small Parquet file each, `<folder>/scan-<split>.parquet`; yields the file's path.
+
+    Writing the same file again after a retry is harmless: it has the same content.
+    """
+
+    documents_scanned = Metrics.counter("scan", "documents_scanned")
+
+    def __init__(self, source: SourceFormat, deleted_field: str | None, folder: str) -> None:
+        self.source = source
+        self.deleted_field = deleted_field
+        self.folder = folder
+
+    def process(self, split: Split) -> list[str]:
+        """Scan one split."""
+        table = scan_split(split, self.source, self.deleted_field)
+        path = scan_path(self.folder, split.index)
+        with files.create(path) as handle:
+            pq.write_table(table, handle, compression="zstd")
+        self.documents_scanned.inc(table.num_rows)
+        return [path]
+
+
+def scan_path(folder: str, index: int) -> str:
+    """Where the scan of a split is written."""
+    return files.join(folder, f"scan-{index:06d}.parquet")

@@ -1,0 +1,1 @@
+"""What a row of the table is, and how part files are written and read."""

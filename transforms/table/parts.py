@@ -1,0 +1,37 @@
+"""Part files: written and opened here."""
+
+import os
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms import files
+from transforms.records import PartFile
+
+
+def open_part(table_path: str, name: str) -> pq.ParquetFile:
+    """Open one part file of a table, on a local disk or in an object store."""
+    if "://" not in table_path:
+        return pq.ParquetFile(os.path.join(table_path, name), memory_map=True)
+    from transforms import files  # imports Beam, which local indexes do without
+
+    return pq.ParquetFile(files.open_read(files.join(table_path, name)))
+
+
+ROW_GROUP_ROWS = 500
+
+
+def write_part(table: pa.Table, table_path: str, run_id: str) -> PartFile:
+    """Write rows as one part file under a fresh name.
+
+    The name is unique, so a retried bundle writes another file and the commit takes only the one it was told of.
+    """
+    name = f"part-{run_id}-{uuid.uuid4().hex[:12]}.parquet"
+    with files.create(files.join(table_path, name)) as handle:
+        pq.write_table(
+            table, handle, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_index=True
+        )
+        size = handle.tell()
+    ids = table.column("_id").to_pylist()
+    return PartFile(name, size, table.num_rows, min(ids), max(ids))

@@ -1,0 +1,89 @@
+"""Copy the rows that stay of part files that lose others: replaced and deleted rows leave the table this way."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.records import PartFile
+from transforms.table.fingerprint import NO_EMBEDDING, has_stale_embedding, mark_empty, parse_fingerprint
+from transforms.table.parts import write_part
+from transforms.table.schema import TableLayout
+
+
+@dataclass(frozen=True, slots=True)
+class PartRewrite:
+    """A part file some of whose rows are replaced or deleted.
+
+    Attributes:
+        path: the part, relative to the table.
+        dropped: row numbers that go.
+    """
+
+    path: str
+    dropped: tuple[int, ...]
+
+
+class RewriteParts(beam.DoFn):
+    """Write the rows that stay of a part file as a new part; vectors are copied, nothing is embedded."""
+
+    rows_copied = Metrics.counter("write", "rows_copied")
+
+    def __init__(
+        self, layout: TableLayout, embedding_fingerprints: dict[str, str], table_path: str, run_id: str
+    ) -> None:
+        self.layout = layout
+        self.embedding_fingerprints = embedding_fingerprints
+        self.table_path = table_path
+        self.run_id = run_id
+
+    def process(self, rewrite: PartRewrite) -> Iterator[PartFile]:
+        """Rewrite one part; yields nothing when no row stays."""
+        with files.open_read(files.join(self.table_path, rewrite.path)) as handle:
+            table = pq.read_table(handle)
+        keep = np.ones(table.num_rows, bool)
+        keep[list(rewrite.dropped)] = False
+        kept = drop_stale_embeddings(table.filter(pa.array(keep)), self.embedding_fingerprints)
+        kept = align(kept, self.layout.schema())
+        if kept.num_rows:
+            self.rows_copied.inc(kept.num_rows)
+            yield write_part(kept, self.table_path, self.run_id)
+
+
+def drop_stale_embeddings(table: pa.Table, current: Mapping[str, str]) -> pa.Table:
+    """Empty the fields whose embedding another model made, so that a table never mixes the embeddings of two models.
+
+    Such a row stays because its document failed just when the model changed. Its fingerprint remembers that the
+    field is empty; the next run that can read the document embeds it.
+    """
+    fingerprints = table.column("fingerprint").to_pylist()
+    if not any(has_stale_embedding(one, current) for one in set(fingerprints)):
+        return table
+    held = [parse_fingerprint(one) for one in fingerprints]
+    for name, wanted in current.items():
+        stale = [one.get(name) not in (None, NO_EMBEDDING, wanted) for one in held]
+        if any(stale) and name in table.column_names:
+            column = table.schema.get_field_index(name)
+            nothing = pa.nulls(1, table.schema.field(name).type)[0]
+            values = pc.if_else(pa.array(stale), nothing, table.column(name))
+            table = table.set_column(column, table.schema.field(name), values)
+    marked = [mark_empty(one, current) for one in fingerprints]
+    place = table.schema.get_field_index("fingerprint")
+    return table.set_column(place, table.schema.field(place), pa.array(marked, pa.string()))
+
+
+def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give rows of an older mapping the columns of `schema`; a column that is new or of another kind is null."""
+    columns = [
+        table.column(field.name)
+        if field.name in table.column_names and table.schema.field(field.name).type == field.type
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -1,0 +1,166 @@
+"""Write documents as Parquet part files of the table.
+
+Workers write complete part files under names that no reader looks at; only the commit makes them part of the table.
+Everything is Arrow from the model's arrays to the file.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import apache_beam as beam
+import orjson
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.embeddings import DenseEmbeddings
+from transforms.embed.measure import count_words
+from transforms.handover.progress import ProgressFile
+from transforms.lengths import Histogram, histogram
+from transforms.records import ChunkedDocument, PartFile
+from transforms.table.columns import to_arrow
+from transforms.table.parts import write_part
+from transforms.table.schema import TableLayout
+
+
+def build_table(
+    documents: Sequence[ChunkedDocument], layout: TableLayout, run_id: str, ingested_at: datetime
+) -> pa.Table:
+    """Build the table's rows for documents whose semantic fields are all embedded, in order."""
+    schema = layout.schema()
+    rows = [document.document for document in documents]
+    columns: list[Any] = [
+        pa.array([row.id for row in rows], pa.string()),
+        pa.array([orjson.dumps(row.source).decode() for row in rows], pa.string()),
+        pa.array([row.content_hash for row in rows], pa.string()),
+        pa.array([layout.fingerprint] * len(rows), pa.string()),
+        pa.array([run_id] * len(rows), pa.string()),
+        pa.array([ingested_at] * len(rows), schema.field("ingested_at").type),
+    ]
+    columns += [
+        pa.array([row.columns.get(name) for row in rows], schema.field(name).type) for name in layout.plain
+    ]
+    columns += [
+        to_arrow([document.embedded[column.name] for document in documents], column)
+        for column in layout.semantic
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def count_work(documents: Sequence[ChunkedDocument]) -> dict[str, int]:
+    """Sum up what was done for these documents."""
+    counts = dict.fromkeys(("chunks", "embedded", "reused", "tokens", "truncated", "merged"), 0)
+    for document in documents:
+        for name, field in document.embedded.items():
+            if field.embeddings is None:
+                continue
+            made = len(document.chunks[name])
+            counts["chunks"] += len(field.chunks)
+            counts["embedded"] += made - field.reused
+            counts["reused"] += field.reused
+            counts["tokens"] += int(field.embeddings.tokens.sum())
+            counts["truncated"] += int(field.embeddings.is_truncated.sum())
+            counts["merged"] += int(made > len(field.chunks))
+    return counts
+
+
+def token_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
+    """Tokens a chunk by field, of the chunks that the model has seen in this run."""
+    seen: dict[str, list[int]] = {}
+    for document in documents:
+        for name, field in document.embedded.items():
+            if field.embeddings is not None:
+                seen.setdefault(name, []).extend(field.embeddings.tokens.tolist())
+    return {name: histogram(count for count in counts if count) for name, counts in seen.items()}
+
+
+def word_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
+    """Words a chunk by field. Counting words costs as much as chunking, so one document in sixteen stands for all."""
+    sample = [document for document in documents if document.document.content_hash.startswith("0")]
+    names = sample[0].chunks if sample else ()
+    return {
+        name: histogram(count_words(chunk.text) for document in sample for chunk in document.chunks[name])
+        for name in names
+    }
+
+
+class WriteParts(beam.DoFn):
+    """Collect embedded documents into part files; yields a PartFile for each one that is finished.
+
+    A part is closed when it has `part_rows` documents or about `part_bytes` of memory, and at the end of a bundle.
+    """
+
+    documents_written = Metrics.counter("write", "documents_written")
+    chunks_written = Metrics.counter("write", "chunks_written")
+    parts_written = Metrics.counter("write", "parts_written")
+
+    def __init__(
+        self,
+        layout: TableLayout,
+        table_path: str,
+        run_id: str,
+        ingested_at: datetime,
+        part_rows: int,
+        part_bytes: int,
+        progress_folder: str | None = None,
+    ) -> None:
+        self.layout = layout
+        self.table_path = table_path
+        self.run_id = run_id
+        self.ingested_at = ingested_at
+        self.part_rows = part_rows
+        self.part_bytes = part_bytes
+        self.progress_folder = progress_folder
+
+    def setup(self) -> None:
+        """Start the progress file of this worker."""
+        self._progress = ProgressFile(self.progress_folder)
+
+    def start_bundle(self) -> None:
+        """Start with an empty buffer."""
+        self._buffer: list[ChunkedDocument] = []
+        self._bytes = 0
+
+    def process(self, document: ChunkedDocument) -> Iterator[PartFile]:
+        """Take one document; yields when a part is full."""
+        self._buffer.append(document)
+        self._bytes += _memory(document)
+        self._progress.add(count_work([document]))
+        if len(self._buffer) >= self.part_rows or self._bytes >= self.part_bytes:
+            yield self._write()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Write what is left."""
+        if self._buffer:
+            yield WindowedValue(self._write(), GlobalWindow().max_timestamp(), (GlobalWindow(),))
+        self._progress.flush()
+
+    def _write(self) -> PartFile:
+        counts = count_work(self._buffer)
+        table = build_table(self._buffer, self.layout, self.run_id, self.ingested_at)
+        part = replace(
+            write_part(table, self.table_path, self.run_id),
+            counts=counts,
+            token_lengths=token_lengths(self._buffer),
+            word_lengths=word_lengths(self._buffer),
+        )
+        self.documents_written.inc(part.rows)
+        self.chunks_written.inc(counts["chunks"])
+        self.parts_written.inc()
+        self.start_bundle()
+        return part
+
+
+def _memory(document: ChunkedDocument) -> int:
+    """Roughly the bytes that a buffered document takes."""
+    size = 500
+    for field in document.embedded.values():
+        size += sum(len(chunk.text) for chunk in field.chunks)
+        if isinstance(field.embeddings, DenseEmbeddings):
+            size += field.embeddings.values.nbytes
+        elif field.embeddings is not None:
+            size += field.embeddings.weights.nbytes * 4
+    return size
