@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = "page.html.j2"
 WIDTH, HEIGHT = 640, 160
 LAST_RUNS = 15
 EDGES = [1, *(edge for power in range(1, 40) for edge in (2**power, 3 * 2 ** (power - 1)))]

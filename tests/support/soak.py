@@ -273,7 +273,7 @@ KILL_POINTS = [
     ("pipeline.run.publish.commit", "before", 1),
     ("pipeline.run.publish.commit", "after", 1),
     ("transforms.index.update._write_generation", "before", 1),
-    ("transforms.index_files.IndexState.save", "before", 1),
+    ("transforms.index.state.IndexState.save", "before", 1),
 ]
 
 

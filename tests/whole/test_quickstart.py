@@ -162,7 +162,7 @@ def test_a_search_imports_only_what_it_needs(quickstart):
     """PyTorch and Beam take seconds to import; a search needs neither where the kernels do the work."""
     code = """
 import sys
-from models.architectures import load
+from models.local import load
 from pipeline.__main__ import main
 load._GPU_DRIVERS = ()
 assert main(["search", sys.argv[1], "a question", *sys.argv[2:], "--mode", "hybrid"]) == 0

@@ -167,7 +167,7 @@ ALONE = """
 import threading
 import numpy as np
 import torch
-from models.architectures.packed import OnDevice
+from models.local.architectures.packed import OnDevice
 from models.batching import TokenBatch
 from models.workers import Allocations, Workers
 

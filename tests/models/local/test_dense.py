@@ -239,8 +239,9 @@ def test_with_kernels_torch_is_never_imported() -> None:
     """Importing it takes seconds, longer than a search or a small run does otherwise."""
     code = """
 import sys
-from models.architectures import load
-from models.registry import Registry, open_model
+from models.local import load
+from models.endpoints.registry import Registry
+from models.open_model import open_model
 load._GPU_DRIVERS = ()
 for name in (".minilm-l6-v2", ".splade-tiny"):
     assert len(open_model(Registry().get(name)).load().embed(["a b", "c"], "search")) == 2

@@ -25,7 +25,7 @@ def test_dense_embeddings_have_unit_length_and_find_the_text_that_shares_words()
 
 def test_the_same_text_has_the_same_embedding_in_another_process() -> None:
     code = (
-        "from models.hashing import HashingEmbedder as H; import hashlib;"
+        "from models.local.hashing import HashingEmbedder as H; import hashlib;"
         "e = H(64).embed(['The cat sat on the mat.'], 'ingest'); print(hashlib.md5(e.values.tobytes()).hexdigest());"
         "s = H(None).embed(['The cat sat on the mat.'], 'ingest'); print(s.row(0))"
     )

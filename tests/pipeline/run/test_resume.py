@@ -57,8 +57,8 @@ POINTS = [
     ("pipeline.run.publish.commit", "after", 1),
     pytest.param("pipeline.run.job.update_index", "before", 1, marks=pytest.mark.long),
     pytest.param("transforms.index.update._write_generation", "before", 1, marks=pytest.mark.long),
-    ("transforms.index_files.IndexState.save", "before", 1),
-    pytest.param("transforms.index_files.IndexState.save", "after", 1, marks=pytest.mark.long),
+    ("transforms.index.state.IndexState.save", "before", 1),
+    pytest.param("transforms.index.state.IndexState.save", "after", 1, marks=pytest.mark.long),
 ]
 
 

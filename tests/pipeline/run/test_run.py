@@ -253,18 +253,18 @@ def test_two_runs_at_once_with_a_lock(job, capsys):
 
 
 def test_a_commit_on_top_of_another_runs_commit_is_refused(job, monkeypatch, capsys):
-    import pipeline.run
+    import pipeline.run.job
 
-    publish = pipeline.run.publish
+    publish = pipeline.run.job.publish
 
     def publish_after_another(planned, changes, report):
-        monkeypatch.setattr(pipeline.run, "publish", publish)
+        monkeypatch.setattr(pipeline.run.job, "publish", publish)
         assert SmallRun.run(job) == 0
         return publish(planned, changes, report)
 
     assert job.run() == 0
     job.write([document(number, edition=1) for number in range(10)])
-    monkeypatch.setattr(pipeline.run, "publish", publish_after_another)
+    monkeypatch.setattr(pipeline.run.job, "publish", publish_after_another)
     assert job.run() == 1
     assert "another run has changed the table" in capsys.readouterr().err
     assert job.version() == 1

@@ -71,7 +71,7 @@ def test_local_is_beams_own_runner_and_several_workers_are_processes(monkeypatch
     assert isinstance(create_runner(RunnerConfig()), FnApiRunner)
     several = create_runner(RunnerConfig(workers=3))
     command = several._default_environment.command_string
-    assert command == f"exec env {CORES_VARIABLE}=4 {sys.executable} -m transforms.local_worker"
+    assert command == f"exec env {CORES_VARIABLE}=4 {sys.executable} -m pipeline.runners.local_worker"
     assert pipeline_options(RunnerConfig(workers=3)).view_as(DirectOptions).direct_num_workers == 3
     assert CORES_VARIABLE not in os.environ
 
@@ -334,18 +334,23 @@ def test_the_worker_package_installs_and_loads_without_pipeline(tmp_path: Path) 
     with zipfile.ZipFile(build_worker_package()) as wheel:
         names = set(wheel.namelist())
         wheel.extractall(target)
-    assert {"transforms/embed.py", "models/catalog.json"} <= names
+    assert {"transforms/embed/documents.py", "models/local/catalog.json"} <= names
     assert not [name for name in names if name.startswith("pipeline/") or "__pycache__" in name]
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import transforms.embed, transforms.write_table, models.registry;"
-        "print(transforms.embed.__file__, 'pipeline' in sys.modules);"
-        "print(models.registry.Registry(None).get('.minilm-l6-v2').inference_id)"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import transforms.embed.documents, transforms.table.write, models.endpoints.registry;"
+        "print(transforms.embed.documents.__file__, 'pipeline' in sys.modules);"
+        "print(models.endpoints.registry.Registry(None).get('.minilm-l6-v2').inference_id)"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, str(target)], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(target / "transforms" / "embed.py"), "False", ".minilm-l6-v2"]
+    assert done.stdout.split() == [
+        str(target / "transforms" / "embed" / "documents.py"),
+        "False",
+        ".minilm-l6-v2",
+    ]
 
 
 def test_the_worker_package_is_what_pip_takes(tmp_path: Path) -> None:
@@ -354,7 +359,7 @@ def test_the_worker_package_is_what_pip_takes(tmp_path: Path) -> None:
         [*command, "--target", str(tmp_path), build_worker_package()], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "transforms" / "embed.py").is_file()
+    assert (tmp_path / "transforms" / "embed" / "documents.py").is_file()
 
 
 @pytest.mark.slow

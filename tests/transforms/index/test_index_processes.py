@@ -24,8 +24,8 @@ MODES = ("bm25", "sparse", "dense", "hybrid")
 SEARCHER = """
 import json, sys
 from pathlib import Path
-from pipeline.search import search
-from pipeline.search_index import SearchIndex
+from pipeline.search.search import search
+from pipeline.search.open_index import SearchIndex
 
 path, stop, out = sys.argv[1], Path(sys.argv[2]), open(sys.argv[3], "w")
 earlier = SearchIndex(path)
@@ -43,7 +43,7 @@ while not last:
 
 KILLED = """
 import os, shutil, sys
-import transforms.index_files, transforms.index_join, transforms.write_index as write
+import transforms.index.join, transforms.index.update as write
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), 9)
@@ -57,7 +57,7 @@ for step in steps:
         if step == "save":
             write.IndexState.save = die
         else:
-            setattr(transforms.index_join if step == "_commit" else write, step, die)
+            setattr(transforms.index.join if step == "_commit" else write, step, die)
         write.update_index(table, copy)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
