@@ -15,12 +15,10 @@ evaluate(index, "data/xquad/queries.jsonl", "data/xquad/qrels.tsv").measures().t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.text import Utf16Text
 from pipeline.evaluation.evaluate import Evaluation, ModeResult
@@ -30,7 +28,9 @@ from pipeline.evaluation.page import delta_plot, recall_plot, write_report
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.retrievers import Mode
 from pipeline.search.search import Hit, search_many
-from transforms.index.state import Ints
+
+if TYPE_CHECKING:
+    from transforms.table.columns import ChunkColumn
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class LoadedTable:
             path: folder or URL of the table.
             version: its version; None takes the newest.
         """
-        from transforms.index.snapshot import Snapshot, part_metadata
+        from transforms.index.snapshot import Snapshot
 
         self._snapshot = Snapshot.of_table(path, version)
         parts = self._snapshot.parts
-        self._metadata = part_metadata(path, parts[-1]) if parts else {}
+        self._metadata = self._snapshot.metadata(parts[-1]) if parts else {}
 
     @property
     def version(self) -> int:
@@ -112,25 +112,23 @@ class LoadedTable:
         """
         if field not in self.fields:
             raise KeyError(f"no semantic field [{field}]; there are {', '.join(self.fields)}")
+        from transforms.table.columns import ChunkColumn
+
         rows = self._read(lambda name: name in ("_id", "_source", field))
-        lists = pc.struct_field(rows[field].combine_chunks(), "chunks")
-        lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        chunks = lists.flatten()
-        parents = np.repeat(np.arange(len(lengths)), lengths)
-        columns = {"_id": rows["_id"].take(pa.array(parents)), "chunk": pa.array(_positions(lengths))}
+        column = ChunkColumn.of(rows[field])
+        columns = {"_id": rows["_id"].take(pa.array(column.rows)), "chunk": pa.array(column.positions)}
         for name in ("source_field", "start_offset", "end_offset", "is_truncated"):
-            columns[name] = pc.struct_field(chunks, name)
-        columns["text"] = pa.array(
-            _texts(rows["_source"].to_pylist(), parents.tolist(), columns), pa.string()
-        )
-        columns["embeddings"] = pc.struct_field(chunks, "embeddings")
+            columns[name] = column.field(name)
+        columns["text"] = pa.array(_texts(rows["_source"].to_pylist(), column), pa.string())
+        columns["embeddings"] = column.field("embeddings")
         return Frame(pa.table(columns))
 
     def embeddings(self, field: str) -> npt.NDArray[Any]:
         """The embeddings of a dense field as one array, a row a chunk, in the order of `chunks`."""
-        values = self.chunks(field).arrow["embeddings"].combine_chunks()
-        rows = values.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(rows).reshape(len(values), -1)
+        from transforms.table.columns import dense_values
+
+        values = self.chunks(field).arrow["embeddings"]
+        return dense_values(values).reshape(len(values), -1)
 
     def _read(self, wanted: Any) -> pa.Table:
         from transforms.table.parts import open_part
@@ -147,21 +145,15 @@ class LoadedTable:
         )
 
 
-def _positions(lengths: Ints) -> Ints:
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-def _texts(sources: Sequence[str], parents: Sequence[int], columns: Mapping[str, Any]) -> list[str]:
+def _texts(sources: Sequence[str], column: "ChunkColumn") -> list[str]:
+    """The text of each chunk, cut out of the source of its row."""
     import orjson
 
     from transforms.field_values import joined_values
 
     texts: dict[tuple[int, str], Utf16Text] = {}
     result = []
-    names, starts, ends = (
-        columns[name].to_pylist() for name in ("source_field", "start_offset", "end_offset")
-    )
-    for parent, name, start, end in zip(parents, names, starts, ends, strict=True):
+    for parent, (name, start, end) in zip(column.rows.tolist(), column.places(), strict=True):
         if (parent, name) not in texts:
             texts[parent, name] = Utf16Text(joined_values(orjson.loads(sources[parent]), name))
         result.append(texts[parent, name].slice(start, end))

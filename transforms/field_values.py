@@ -1,4 +1,4 @@
-"""The values of a document's field as the texts that are embedded."""
+"""The values that a document holds at a dotted name: as texts to embed, or as they are."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,19 +26,30 @@ def field_values(source: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _extract(value: Any, path: list[str]) -> Any:
-    """Follow `path` through objects and arrays of objects."""
+    """Follow `path` through objects and arrays of objects, to the first way of writing it that leads somewhere.
+
+    So does the field extraction of Elasticsearch that fills semantic_text fields; arrays stay nested as they are.
+    """
     if isinstance(value, list):
         members = (_extract(member, path) for member in value)
         return [member for member in members if member is not None]
     if not path:
         return value
-    if not isinstance(value, Mapping):
-        return None
-    for length in range(1, len(path) + 1):
-        found = _extract(value.get(".".join(path[:length])), path[length:])
-        if found is not None:
-            return found
-    return None
+    found = (_extract(*step) for step in _steps(value, path))
+    return next((one for one in found if one is not None), None)
+
+
+def _steps(value: Any, path: list[str]) -> Iterator[tuple[Any, list[str]]]:
+    """Yield what an object holds on the way along `path`, and the rest of the path.
+
+    A dotted name is written in as many ways as it has dots and one: ``a.b`` as ``{"a": {"b": ...}}`` or as
+    ``{"a.b": ...}``.
+    """
+    if isinstance(value, Mapping):
+        for length in range(1, len(path) + 1):
+            key = ".".join(path[:length])
+            if key in value:
+                yield value[key], path[length:]
 
 
 def _as_text(value: Any, name: str) -> str:
@@ -60,17 +71,20 @@ def joined_values(source: Mapping[str, Any], name: str) -> str:
     return "\n".join(field_values(source, name))
 
 
-def values_at(value: Any, name: str) -> Iterator[Any]:
-    """Yield the values that lie at the dotted path `name` of a JSON object."""
+def values_at(source: Mapping[str, Any], name: str) -> Iterator[Any]:
+    """Yield the values of a plain field, whichever ways its name is written in, arrays laid out flat.
+
+    So does Elasticsearch's document parser, which fills all fields but semantic_text ones.
+    """
+    yield from _leaves(source, name.split("."))
+
+
+def _leaves(value: Any, path: list[str]) -> Iterator[Any]:
     if isinstance(value, list):
         for member in value:
-            yield from values_at(member, name)
-    elif not name:
-        if value is not None:
-            yield value
-    elif isinstance(value, Mapping):
-        steps = name.split(".")
-        for length in range(1, len(steps) + 1):
-            key = ".".join(steps[:length])
-            if key in value:
-                yield from values_at(value[key], ".".join(steps[length:]))
+            yield from _leaves(member, path)
+    elif path:
+        for step in _steps(value, path):
+            yield from _leaves(*step)
+    elif value is not None:
+        yield value

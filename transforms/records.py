@@ -1,10 +1,37 @@
-"""The data model, in the order it flows: Document, then ChunkedDocument with its embeddings; Failure beside them."""
+"""The data model, in the order it flows: Split, Document, ChunkedDocument with its embeddings; Failure beside them."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from models.chunking_settings import ChunkingSettings
 from models.embeddings import Embeddings
+
+DONE = "done"
+"""Output of a stage: what goes on."""
+
+FAILED = "failed"
+"""Output of a stage in which documents can fail: a Failure for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A piece of one source file.
+
+    Attributes:
+        index: its place in source order, over all files.
+        path: the file.
+        start: first byte (JSON lines), row group (Parquet), else 0.
+        end: end of the range, exclusive; -1 for the whole file.
+        name: the file's path below the configured folder: the id of a text document.
+        first_line: line number of its first line; known once everything before it has been read.
+    """
+
+    index: int
+    path: str
+    start: int
+    end: int
+    name: str
+    first_line: int = 1
 
 
 class Location(NamedTuple):

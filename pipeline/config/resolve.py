@@ -1,6 +1,5 @@
 """Resolve a run config: which endpoint and model embed which field, what a row holds, and what its fingerprint is."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from models.open_model import open_model
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from transforms.records import SemanticField
+from transforms.table.fingerprint import make_fingerprint
 from transforms.table.schema import TABLE_FORMAT, SemanticColumn, TableLayout
 
 
@@ -115,27 +115,20 @@ def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
 
 def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
     plain = config.mappings.plain()
-    fingerprint = {
-        field.field.name: f"{field.embedding_fingerprint}.{_chunking_fingerprint(field)}" for field in fields
-    }
     analyzers = {name: field.analyzer for name, field in config.mappings.walk() if field.analyzer}
-    fingerprint["_row"] = _digest([TABLE_FORMAT, plain, analyzers])
+    parts = {field.field.name: (field.embedding_fingerprint, _depends_on(field)) for field in fields}
     return TableLayout(
         plain=plain,
         semantic=tuple(field.column for field in fields),
-        fingerprint=json.dumps(fingerprint, sort_keys=True, separators=(",", ":")),
+        fingerprint=make_fingerprint(parts, row=[TABLE_FORMAT, plain, analyzers]),
         description=json.dumps(_describe(config, fields), sort_keys=True),
     )
 
 
-def _chunking_fingerprint(field: ResolvedField) -> str:
-    """Changes when the row must be written again though each text would get the same embedding."""
+def _depends_on(field: ResolvedField) -> list[Any]:
+    """What makes the row be written again when it changes, though each text would get the same embedding."""
     ids = [field.endpoint.inference_id, field.search_inference_id]
-    return _digest([ids, field.field.sources, field.field.chunking.to_json()])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return [ids, field.field.sources, field.field.chunking.to_json()]
 
 
 def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:

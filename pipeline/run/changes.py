@@ -18,7 +18,7 @@ from pipeline.table.delta import TableState
 from transforms import files
 from transforms.handover.records import read_records
 from transforms.records import Failure, PartFile
-from transforms.table.fingerprint import has_stale_embedding
+from transforms.table.fingerprint import stale_fields
 from transforms.table.rewrite import PartRewrite
 
 
@@ -40,7 +40,7 @@ class PartChanges:
 def stale_rows(state: TableState, dropped: Rows, embedding_fingerprints: Mapping[str, str]) -> Rows:
     """Rows that stay in the table though a field's embedding in them comes from another model than the run's."""
     unique = state.fingerprints.dictionary.to_pylist()
-    stale = [one for one in unique if has_stale_embedding(one, embedding_fingerprints)]
+    stale = [one for one in unique if stale_fields(one, embedding_fingerprints)]
     is_stale = has_fingerprint(state, stale)
     is_stale[dropped] = False
     return np.flatnonzero(is_stale)

@@ -15,9 +15,8 @@ from pipeline.runners.execute import execute
 from transforms import files
 from transforms.handover.records import read_records
 from transforms.lengths import add_histograms, percentile
-from transforms.read.splits import Split
 from transforms.read.work import read_work, work_path
-from transforms.records import Document, Failure
+from transforms.records import Document, Failure, Split
 
 CALIBRATION_CHARACTERS = 40_000
 """Text that a calibration embeds: a few seconds of work for a small model on a CPU."""

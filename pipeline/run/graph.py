@@ -19,10 +19,10 @@ from transforms.embed.documents import EmbedDocuments
 from transforms.embed.measure import MeasureDocuments
 from transforms.embed.reuse import PreviousRows
 from transforms.handover.records import WriteRecords
+from transforms.read.formats import SourceFormat
 from transforms.read.scan import ScanDocuments
-from transforms.read.splits import SourceFormat, Split
 from transforms.read.work import ReadWork
-from transforms.records import Failure, PartFile
+from transforms.records import DONE, FAILED, ChunkedDocument, Failure, Split
 from transforms.table.rewrite import PartRewrite, RewriteParts
 from transforms.table.write import WriteParts
 
@@ -38,51 +38,58 @@ def scan_graph(
 ) -> None:
     """Scan every split of the source; each leaves one file of ids, hashes and lines in the run's folder."""
     scan = ScanDocuments(source_format(resolved), resolved.config.source.deleted, run.folder)
-    _ = pipeline | "Splits" >> beam.Create(splits) | "ScanDocuments" >> beam.ParDo(scan)
+    _ = pipeline | "Splits" >> beam.Create(splits) | scan
+
+
+def chunked_documents(
+    pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
+) -> tuple[beam.PCollection[ChunkedDocument], list[beam.PCollection[Failure]]]:
+    """Read the planned documents of the splits and chunk them.
+
+    Returns:
+        The chunked documents, and the failures of each step.
+    """
+    # Splits, not documents, are spread over the workers.
+    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
+    documents = pipeline | "Splits" >> beam.Create(splits) | read
+
+    # Every field is cut by its own settings; the text stays with the document.
+    counters = {field.field.name: field.model for field in resolved.fields}
+    chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters)
+    chunked = documents[DONE] | chunk
+    return chunked[DONE], [documents[FAILED], chunked[FAILED]]
 
 
 def embed_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
 ) -> None:
-    """Read the planned documents of the splits, chunk them, embed each semantic field, write part files.
+    """Read and chunk the planned documents of the splits, embed each semantic field, write part files.
 
     From reading to writing the documents stay in one fused stage: no text and no embedding is ever shuffled. What
     fails at any step leaves the path with its reason and reaches one file.
     """
     config = resolved.config
-    failures: list[beam.PCollection[Failure]] = []
-
-    def keep_failures(results: beam.pvalue.DoOutputsTuple) -> beam.PCollection:
-        failures.append(results["failed"])
-        return results["done"]
-
-    # Splits, not documents, are spread over the workers.
-    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
-    splits_of_work = pipeline | "Splits" >> beam.Create(splits)
-    reading = beam.ParDo(read).with_outputs("failed", main="done")
-    documents = keep_failures(splits_of_work | "ReadWork" >> reading)
-
-    # Every field is cut by its own settings; the text stays with the document.
-    counters = {field.field.name: field.model for field in resolved.fields}
-    chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters)
-    documents = keep_failures(documents | "ChunkDocuments" >> chunk)
+    documents, failures = chunked_documents(pipeline, resolved, run, splits)
 
     # One stage an endpoint. Fields of the same model share it within a process.
     previous = PreviousRows(config.table.path, resolved.embedding_fingerprints)
     shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
     for field in resolved.fields:
-        handle = shared[field.embedding_fingerprint]
         embed = EmbedDocuments(
-            field.field.name, field.model, handle, config.runner.device, previous, run.folder
+            field.field.name,
+            field.model,
+            shared[field.embedding_fingerprint],
+            config.runner.device,
+            previous,
+            run.folder,
+            config.runner.accelerator,
         )
-        stage = beam.ParDo(embed)
-        if config.runner.accelerator:
-            stage = stage.with_resource_hints(accelerator=config.runner.accelerator)
-        embedding = stage.with_outputs("failed", main="done")
-        documents = keep_failures(documents | f"Embed[{field.field.name}]" >> embedding)
+        embedded = documents | f"Embed[{field.field.name}]" >> embed
+        documents = embedded[DONE]
+        failures.append(embedded[FAILED])
 
     # Part files appear under names that no reader looks at until the commit.
-    write = WriteParts(
+    parts = documents | WriteParts(
         resolved.layout,
         config.table.path,
         run.run_id,
@@ -91,7 +98,6 @@ def embed_graph(
         config.table.part_bytes,
         run.progress_folder,
     )
-    parts: beam.PCollection[PartFile] = documents | "WriteParts" >> beam.ParDo(write)
 
     # The launcher learns from two small files what was written and what failed.
     _ = parts | "ListParts" >> WriteRecords(parts_path(run))
@@ -102,27 +108,16 @@ def measure_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
 ) -> None:
     """Read and chunk the planned documents as the embed graph does, and measure the chunks instead."""
-    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
+    documents, failures = chunked_documents(pipeline, resolved, run, splits)
+
+    # Only the tokenizers are used, and the table's fingerprints and texts; no model is loaded.
     models = {field.field.name: field.model for field in resolved.fields}
-    previous = PreviousRows(
-        resolved.config.table.path,
-        {field.field.name: field.embedding_fingerprint for field in resolved.fields},
-    )
-    documents = (
-        pipeline
-        | "Splits" >> beam.Create(splits)
-        | "ReadWork" >> beam.ParDo(read).with_outputs("failed", main="done")
-    )
-    chunked = documents["done"] | "ChunkDocuments" >> ChunkDocuments(
-        tuple(f.field for f in resolved.fields), models
-    )
-    measures = chunked["done"] | "MeasureDocuments" >> beam.ParDo(MeasureDocuments(models, previous))
+    previous = PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints)
+    measures = documents | MeasureDocuments(models, previous)
+
+    # The launcher adds up what the workers measured.
     _ = measures | "ListMeasures" >> WriteRecords(measures_path(run))
-    _ = (
-        (documents["failed"], chunked["failed"])
-        | beam.Flatten()
-        | "Failures" >> WriteRecords(failures_path(run))
-    )
+    _ = failures | beam.Flatten() | "Failures" >> WriteRecords(failures_path(run))
 
 
 def rewrite_graph(
@@ -132,12 +127,8 @@ def rewrite_graph(
     rewrite = RewriteParts(
         resolved.layout, resolved.embedding_fingerprints, resolved.config.table.path, run.run_id
     )
-    _ = (
-        pipeline
-        | "Parts" >> beam.Create(rewrites)
-        | "RewriteParts" >> beam.ParDo(rewrite)
-        | "ListParts" >> WriteRecords(rewritten_path(run))
-    )
+    parts = pipeline | "Parts" >> beam.Create(rewrites) | rewrite
+    _ = parts | "ListParts" >> WriteRecords(rewritten_path(run))
 
 
 def parts_path(run: RunContext) -> str:

@@ -22,9 +22,9 @@ from pipeline.runners.execute import execute
 from pipeline.table.delta import TableState, active_parts, open_table, read_state
 from pipeline.table.open_runs import OpenRun, RunContext, begin_run, now, open_runs
 from transforms import files
-from transforms.read.splits import Split
+from transforms.read.formats import FORMATS
 from transforms.read.work import WORK_SCHEMA, work_path
-from transforms.records import Failure
+from transforms.records import Failure, Split
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class PlannedRun:
 
     def location(self, scan_row: int) -> tuple[str, int]:
         """File and line of a row of the scan; line 0 stands for a whole file."""
-        whole_file = self.resolved.config.source.format in ("text", "markdown")
-        line = 0 if whole_file else int(self.scan.lines[scan_row])
+        line = FORMATS[self.resolved.config.source.format].line(int(self.scan.lines[scan_row]))
         return self.splits[self.scan.splits[scan_row]].path, line
 
 

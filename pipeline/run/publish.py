@@ -39,7 +39,7 @@ def check_parts(table_path: str, parts: Sequence[PartFile]) -> None:
     Raises:
         PipelineError: one is gone or has another size: somebody cleared the table's folder during the run.
     """
-    sizes = {path.replace("\\", "/").rpartition("/")[2]: size for path, size in list_parts(table_path)}
+    sizes = {name: entry.size for name, entry in list_parts(table_path).items()}
     damaged = [part.path for part in parts if sizes.get(part.path) != part.size]
     if damaged:
         raise PipelineError(

@@ -13,7 +13,8 @@ from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
 from transforms import files
 from transforms.read.scan import SCAN_SCHEMA, scan_path
-from transforms.read.splits import Split, list_splits
+from transforms.read.splits import list_splits
+from transforms.records import Split
 
 SMALL_SOURCE = 256 * 1024 * 1024
 """A source of fewer bytes is scanned in some ten seconds; worker processes take as long to start."""

@@ -19,7 +19,8 @@ from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from transforms import files
 from transforms.records import PartFile
-from transforms.table.schema import METADATA_KEY, TABLE_FORMAT
+from transforms.table.parts import part_metadata
+from transforms.table.schema import TABLE_FORMAT
 
 STATE_COLUMNS = ["_id", "content_hash", "fingerprint"]
 
@@ -127,15 +128,7 @@ def describe_table(table: DeltaTable, path: str) -> dict[str, Any]:
     newest = actions.column("path")[
         pc.index(actions.column("modification_time"), pc.max(actions.column("modification_time"))).as_py()
     ]
-    return describe_part(path, newest.as_py())
-
-
-def describe_part(table_path: str, part: str) -> dict[str, Any]:
-    """The description that one part file carries."""
-    with files.open_read(files.join(table_path, part)) as handle:
-        metadata = pq.read_schema(handle).metadata or {}
-    description: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, b"{}"))
-    return description
+    return part_metadata(path, newest.as_py())
 
 
 def commit(

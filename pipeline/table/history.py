@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.table.delta import require_table
 from pipeline.table.log import TableLog, read_log
 from pipeline.table.open_runs import table_lock
-from pipeline.table.parts import part_files
+from pipeline.table.parts import list_parts
 from transforms import files
 
 
@@ -61,7 +61,7 @@ def history(config: RunConfig, limit: int | None = None) -> list[Version]:
     """
     table = require_table(config)
     log = read_log(config.table.path)
-    present = {name for name, _ in part_files(config.table.path)}
+    present = set(list_parts(config.table.path))
     return [_version(entry, log, present) for entry in table.history(limit)]
 
 
@@ -124,7 +124,7 @@ def _check_restorable(path: str, log: TableLog, version: int) -> None:
         raise PipelineError(
             f"the table [{path}] has no version {version} to go back to; it has {log.oldest} to {max(log.versions)}"
         )
-    present = {name for name, _ in part_files(path)}
+    present = set(list_parts(path))
     missing = sorted(log.versions[version] - present)
     if missing:
         raise PipelineError(

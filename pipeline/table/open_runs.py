@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 from pipeline.errors import PipelineError
+from pipeline.table.parts import list_parts
 from transforms import files
 
 
@@ -56,8 +57,7 @@ class OpenRun:
 
     def parts(self, table_path: str) -> list[str]:
         """Finished part files of this run, relative to the table."""
-        found = files.list_files(files.join(table_path, f"part-{self.run_id}-*.parquet"))
-        return [path.replace("\\", "/").rpartition("/")[2] for path, _ in found]
+        return list(list_parts(table_path, self.run_id))
 
 
 def runs_folder(table_path: str) -> str:

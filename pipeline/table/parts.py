@@ -1,31 +1,53 @@
-"""The part files of a table as they lie on disk."""
+"""The part files that lie in a table's folder, published or not."""
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from apache_beam.io.filesystems import FileSystems
-
 from transforms import files
+from transforms.table.parts import part_pattern
 
 
-@dataclass(frozen=True)
-class _Entry:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a table's folder.
+
+    Attributes:
+        path: its path.
+        size: bytes.
+        updated: when it was last written, in seconds since 1970.
+    """
+
     path: str
     size: int
     updated: float
 
 
-def list_entries(pattern: str) -> list[_Entry]:
-    """List the files that match `pattern`, with size and time."""
+def list_parts(table_path: str, run_id: str | None = None) -> dict[str, Entry]:
+    """The part files of a table, or of one run only: name relative to the table -> file, by name."""
+    found = list_entries(files.join(table_path, part_pattern(run_id)))
+    return {entry.path.replace("\\", "/").rpartition("/")[2]: entry for entry in found}
+
+
+def list_entries(pattern: str) -> list[Entry]:
+    """The files that match a glob, by path.
+
+    Raises:
+        PermissionError: a folder that may hold such files cannot be read. Its files are not gone.
+    """
+    return list(_local_entries(pattern) if files.is_local(pattern) else _remote_entries(pattern))
+
+
+def _local_entries(pattern: str) -> Iterator[Entry]:
+    for path, size in files.list_files(pattern):
+        with suppress(FileNotFoundError):  # gone since it was listed
+            yield Entry(path, size, os.path.getmtime(path))
+
+
+def _remote_entries(pattern: str) -> Iterator[Entry]:
+    from apache_beam.io.filesystems import FileSystems
+
     found = FileSystems.match([pattern])[0].metadata_list
-    return [_Entry(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found]
-
-
-def part_files(path: str) -> list[tuple[str, _Entry]]:
-    """The part files that are there, by name relative to the table."""
-    entries = list_entries(files.join(path, "part-*.parquet"))
-    return sorted((entry.path.replace("\\", "/").rpartition("/")[2], entry) for entry in entries)
-
-
-def list_parts(table_path: str) -> list[tuple[str, int]]:
-    """Path and size of every part file in the table's folder, published or not."""
-    return files.list_files(files.join(table_path, "part-*.parquet"))
+    for entry in sorted(found, key=lambda entry: entry.path):
+        yield Entry(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)

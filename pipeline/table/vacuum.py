@@ -11,8 +11,9 @@ from pipeline.config.run_config import RunConfig
 from pipeline.table.delta import require_table
 from pipeline.table.log import TableLog, read_log
 from pipeline.table.open_runs import OpenRun, open_runs, runs_folder
-from pipeline.table.parts import list_entries, part_files
+from pipeline.table.parts import list_entries, list_parts
 from transforms import files
+from transforms.table.parts import is_made_by
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def vacuum(config: RunConfig, *, older_than_days: float = 7.0, dry_run: bool = F
                 files.delete_folder(files.join(path, one.path))
     gone = {one.path for one in found}
     restorable = [number for number, parts in log.versions.items() if not parts & gone]
-    present = {name for name, _ in part_files(path)} - gone
+    present = set(list_parts(path)) - gone
     return {
         "dry_run": dry_run,
         "removed": [asdict(one) for one in sorted(found, key=lambda one: (one.why, one.path))],
@@ -70,7 +71,7 @@ def _is_over(run: OpenRun, path: str, before: float) -> bool:
     if _is_going_on(run):
         return False
     signs = [entry.updated for entry in list_entries(files.join(run.folder, "*"))]
-    signs += [entry.updated for entry in list_entries(files.join(path, f"part-{run.run_id}-*.parquet"))]
+    signs += [entry.updated for entry in list_parts(path, run.run_id).values()]
     return max(signs, default=0.0) < before
 
 
@@ -81,9 +82,9 @@ def _is_going_on(run: OpenRun) -> bool:
 def _leftover_parts(path: str, log: TableLog, before: float) -> Iterator[Leftover]:
     kept_runs = [run.run_id for run in open_runs(path) if not _is_over(run, path, before)]
     active = log.active
-    for name, entry in part_files(path):
+    for name, entry in list_parts(path).items():
         logged = log.parts.get(name)
-        if name in active or any(name.startswith(f"part-{run}-") for run in kept_runs):
+        if name in active or is_made_by(name, kept_runs):
             continue
         if logged is not None and (logged.removed_at or 0) / 1000 < before:
             yield Leftover(name, "old version", entry.size)

@@ -4,8 +4,6 @@ Ids, hashes and counts are derived again from the part files, offsets are held a
 embeddings against the model settings that the part states.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +21,13 @@ from pipeline.config.run_config import RunConfig
 from pipeline.table.delta import require_table
 from pipeline.table.log import LoggedPart, TableLog, read_log
 from pipeline.table.open_runs import open_runs
-from pipeline.table.parts import part_files
+from pipeline.table.parts import list_parts
 from transforms import files
-from transforms.field_values import field_values
-from transforms.table.schema import METADATA_KEY
+from transforms.field_values import joined_values
+from transforms.read.documents import content_hash
+from transforms.table.columns import ChunkColumn, dense_values
+from transforms.table.fingerprint import is_fingerprint
+from transforms.table.parts import description_of, is_made_by
 
 BATCH_ROWS = 500
 
@@ -120,12 +121,13 @@ def _verify_part(path: str, name: str, logged: LoggedPart, found: Verification) 
 
 
 def _verify_rows(part: pq.ParquetFile, name: str, logged: LoggedPart, found: Verification) -> pa.Array:
-    description = json.loads((part.schema_arrow.metadata or {})[METADATA_KEY])
+    description = description_of(part.schema_arrow)
     ids = [pa.array([], pa.string())]
     for batch in part.iter_batches(batch_size=BATCH_ROWS):
         rows = pa.Table.from_batches([batch])
         found.problems += [Problem(kind, name, detail) for kind, detail in _check_batch(rows, description)]
-        found.chunks += sum(_count_chunks(rows.column(field_name)) for field_name in description["fields"])
+        columns = [ChunkColumn.of(rows.column(field_name)) for field_name in description["fields"]]
+        found.chunks += sum(len(column.chunks) for column in columns)
         ids.append(batch.column("_id"))
     joined = pa.concat_arrays(ids)
     found.parts += 1
@@ -135,58 +137,34 @@ def _verify_rows(part: pq.ParquetFile, name: str, logged: LoggedPart, found: Ver
     return joined
 
 
-def _count_chunks(column: pa.ChunkedArray) -> int:
-    return int(pc.sum(pc.fill_null(pc.list_value_length(pc.struct_field(column, "chunks")), 0)).as_py() or 0)
-
-
 def _check_batch(rows: pa.Table, description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Check some rows; yields kind and detail of each problem."""
     sources: list[dict[str, Any]] = []
     columns = (rows.column(name).to_pylist() for name in ("_id", "_source", "content_hash", "fingerprint"))
-    for document_id, source, content_hash, fingerprint in zip(*columns, strict=True):
+    for document_id, source, stated, fingerprint in zip(*columns, strict=True):
         fields = orjson.loads(source)
         sources.append(fields)
-        derived = content_hash_of(fields)
-        if derived != content_hash:
-            yield "hash", f"[{document_id}] has content_hash {content_hash}; its _source hashes to {derived}"
-        yield from _check_fingerprint(document_id, fingerprint, description)
+        derived = content_hash(fields)
+        if derived != stated:
+            yield "hash", f"[{document_id}] has content_hash {stated}; its _source hashes to {derived}"
+        if not is_fingerprint(fingerprint):
+            yield (
+                "fingerprint",
+                f"[{document_id}] has the fingerprint {fingerprint!r:.100}, which is none of ours",
+            )
     for name, described in description["fields"].items():
         yield from _check_field(rows, name, described, sources)
-
-
-def content_hash_of(source: dict[str, Any]) -> str:
-    """Derive a document's content hash from its ``_source``, as `transforms.read` does."""
-    return hashlib.blake2b(orjson.dumps(source, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
-
-
-def _check_fingerprint(
-    document_id: str, fingerprint: str, description: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
-    stated: dict[str, str] = orjson.loads(fingerprint)
-    for name, value in stated.items():
-        described = description["fields"].get(name)
-        if described is not None and value.partition(".")[0] != described["embedding_fingerprint"]:
-            # A row that was copied out of an older part keeps its fingerprint; the next run writes it anew.
-            return
-    if "_row" not in stated:
-        yield (
-            "fingerprint",
-            f"[{document_id}] has the fingerprint {fingerprint!r:.100}, which is none of ours",
-        )
 
 
 def _check_field(
     rows: pa.Table, name: str, described: dict[str, Any], sources: list[dict[str, Any]]
 ) -> Iterator[tuple[str, str]]:
     """Check offsets and embeddings of one semantic field."""
-    column = rows.column(name).combine_chunks()
-    chunks = pc.struct_field(column, "chunks")
-    row_of_chunk = np.asarray(pc.list_parent_indices(chunks))
-    flat = chunks.flatten()
+    column = ChunkColumn.of(rows.column(name))
+    row_of_chunk = column.rows
     ids = rows.column("_id")
     lengths: dict[tuple[int, str], int] = {}
-    places = (flat.field(key).to_pylist() for key in ("source_field", "start_offset", "end_offset"))
-    for row, source_field, start, end in zip(row_of_chunk.tolist(), *places, strict=True):
+    for row, (source_field, start, end) in zip(row_of_chunk.tolist(), column.places(), strict=True):
         key = (row, source_field)
         if key not in lengths:
             lengths[key] = _text_length(sources[row], source_field)
@@ -195,13 +173,13 @@ def _check_field(
                 "offsets",
                 f"[{ids[row]}] {name}: chunk {start}..{end} of {source_field}, {lengths[key]} long",
             )
-    for row, detail in _check_embeddings(flat.field("embeddings"), described["model_settings"]):
+    for row, detail in _check_embeddings(column.field("embeddings"), described["model_settings"]):
         yield "embedding", f"[{ids[int(row_of_chunk[row])]}] {name}: {detail}"
 
 
 def _text_length(source: dict[str, Any], name: str) -> int:
     try:
-        return Utf16Text("\n".join(field_values(source, name))).length
+        return Utf16Text(joined_values(source, name)).length
     except InferenceError:
         return -1
 
@@ -229,7 +207,7 @@ def _check_embeddings(column: pa.Array, settings: dict[str, Any]) -> Iterator[tu
         for row in np.flatnonzero(sizes != expected).tolist():
             yield row, f"an embedding has {sizes[row]} numbers; the model's have {expected}"
         parents = np.asarray(pc.list_parent_indices(column))
-        bad = ~np.isfinite(column.flatten().to_numpy(zero_copy_only=False).astype(np.float32))
+        bad = ~np.isfinite(dense_values(column).astype(np.float32))
     for row in np.unique(parents[bad]).tolist():
         yield row, "an embedding holds a number that is not finite, or a weight that is not positive"
 
@@ -245,9 +223,9 @@ def _find_duplicates(ids: pa.ChunkedArray, found: Verification) -> None:
 
 def _count_leftovers(path: str, log: TableLog, found: Verification) -> None:
     runs = open_runs(path)
-    owned = tuple(f"part-{run.run_id}-" for run in runs)
+    owners = [run.run_id for run in runs]
     found.open_runs = len(runs)
-    found.orphans = sum(name not in log.parts and not name.startswith(owned) for name, _ in part_files(path))
+    found.orphans = sum(name not in log.parts and not is_made_by(name, owners) for name in list_parts(path))
 
 
 def _newest_fingerprint(config: RunConfig) -> str | None:

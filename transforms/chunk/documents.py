@@ -16,10 +16,7 @@ from transforms.chunk.separators import compile_separator
 from transforms.chunk.strategies import chunk_spans
 from transforms.chunk.token_strategies import CountTokens
 from transforms.field_values import field_values
-from transforms.records import Chunk, ChunkedDocument, Document, Failure, SemanticField
-
-CHUNKED = "done"
-FAILED = "failed"
+from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, Document, Failure, SemanticField
 
 
 class TokenCounter(Protocol):
@@ -88,7 +85,7 @@ class ChunkDocuments(beam.PTransform):
         """Wire the stage."""
         # A PTransform with two outputs has no annotation that Beam would understand.
         chunk = _ChunkDocument(self.fields, dict(self.token_counters))
-        return documents | beam.ParDo(chunk).with_outputs(FAILED, main=CHUNKED)
+        return documents | beam.ParDo(chunk).with_outputs(FAILED, main=DONE)
 
 
 class _ChunkDocument(beam.DoFn):

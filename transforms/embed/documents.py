@@ -23,7 +23,7 @@ from models.model import Model
 from transforms.embed.merge import merge_chunks
 from transforms.embed.reuse import PreviousRows, ReusableChunks
 from transforms.handover.retries import write_retries
-from transforms.records import Chunk, ChunkedDocument, EmbeddedField, Failure
+from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, EmbeddedField, Failure
 
 FLUSH_CHARACTERS = 256 * 1024
 """Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
@@ -34,7 +34,7 @@ FLUSH_DOCUMENTS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Pending:
     """A document that waits for its embeddings.
 
     Attributes:
@@ -54,14 +54,14 @@ class Prepared:
 
 
 def embed_documents(
-    embedder: Embedder, field: str, prepared: Sequence[Prepared]
+    embedder: Embedder, field: str, pending: Sequence[Pending]
 ) -> list[ChunkedDocument | Failure]:
     """Embed the chunks of several documents in one call of the model.
 
     Args:
         embedder: the loaded model.
         field: name of the semantic field.
-        prepared: the documents.
+        pending: the documents.
 
     Returns:
         For each document, in order, the document with its embeddings or the Failure that it became.
@@ -69,7 +69,7 @@ def embed_documents(
     Raises:
         ModelLoadError: the model cannot be used at all.
     """
-    texts = [text for one in prepared for text in one.new_texts()]
+    texts = [text for one in pending for text in one.new_texts()]
     try:
         embeddings = embedder.embed(texts, "ingest") if texts else None
         if embeddings is not None and len(embeddings) != len(texts):
@@ -77,21 +77,21 @@ def embed_documents(
     except ModelLoadError:
         raise
     except Exception as error:
-        if len(prepared) == 1 or isinstance(error, TransientError):
+        if len(pending) == 1 or isinstance(error, TransientError):
             # The service itself is in trouble: asking again for every half would only add to it.
-            return [_failure(one.document, error) for one in prepared]
-        middle = len(prepared) // 2
-        return embed_documents(embedder, field, prepared[:middle]) + embed_documents(
-            embedder, field, prepared[middle:]
+            return [_failure(one.document, error) for one in pending]
+        middle = len(pending) // 2
+        return embed_documents(embedder, field, pending[:middle]) + embed_documents(
+            embedder, field, pending[middle:]
         )
-    return list(_put_back(field, prepared, embeddings))
+    return list(_put_back(field, pending, embeddings))
 
 
 def _put_back(
-    field: str, prepared: Sequence[Prepared], embeddings: Embeddings | None
+    field: str, pending: Sequence[Pending], embeddings: Embeddings | None
 ) -> Iterator[ChunkedDocument | Failure]:
     start = 0
-    for one in prepared:
+    for one in pending:
         end = start + len(one.new_texts())
         new = embeddings.take(range(start, end)) if embeddings is not None and end > start else None
         start = end
@@ -99,7 +99,7 @@ def _put_back(
         yield replace(one.document, embedded={**one.document.embedded, field: embedded})
 
 
-def _embedded_field(one: Prepared, new: Embeddings | None) -> EmbeddedField:
+def _embedded_field(one: Pending, new: Embeddings | None) -> EmbeddedField:
     """Join new and reused embeddings in the order of the chunks, and fold what is over Elastic's limit."""
     if not one.chunks:
         return EmbeddedField((), None)
@@ -133,17 +133,46 @@ def _failure(document: ChunkedDocument, error: Exception) -> Failure:
     return Failure("embed", document.document.id, *location, name, str(error)[:1000])
 
 
-class EmbedDocuments(beam.DoFn):
-    """Embed one semantic field of each document; the output ``failed`` gets what could not be embedded.
+@dataclass
+class EmbedDocuments(beam.PTransform):
+    """Embed one semantic field of each document.
 
-    Args:
+    Two outputs: ``done`` holds the ChunkedDocuments with the field's embeddings, ``failed`` a Failure for each
+    document that could not be embedded.
+
+    Attributes:
         field: name of the field.
         model: what embeds it; loaded on the worker, once a process.
         shared: handle by which the stages and threads of one process share the loaded model.
         device: ``cpu``, ``cuda``, ``cuda:N``, or None for a CUDA device where there is one.
         previous: the rows of the table whose embeddings may be used again; None for none.
         folder: the run's folder, where the retries of a service are left; None leaves none.
+        accelerator: the machines' accelerator that this stage asks a runner for; None asks for none.
     """
+
+    field: str
+    model: Model
+    shared: Shared
+    device: str | None
+    previous: PreviousRows | None
+    folder: str | None = None
+    accelerator: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, documents: beam.pvalue.PCollection[ChunkedDocument]) -> Any:
+        """Wire the stage."""
+        embed = beam.ParDo(
+            EmbedField(self.field, self.model, self.shared, self.device, self.previous, self.folder)
+        )
+        if self.accelerator:
+            embed = embed.with_resource_hints(accelerator=self.accelerator)
+        return documents | embed.with_outputs(FAILED, main=DONE)
+
+
+class EmbedField(beam.DoFn):
+    """Collects documents within a bundle and embeds them together; its arguments are those of `EmbedDocuments`."""
 
     documents_embedded = Metrics.counter("embed", "documents_embedded")
     failures = Metrics.counter("embed", "failures")
@@ -178,7 +207,7 @@ class EmbedDocuments(beam.DoFn):
 
     def start_bundle(self) -> None:
         """Start with an empty buffer."""
-        self._prepared: list[Prepared] = []
+        self._pending: list[Pending] = []
         self._characters = 0
         self._running: Future[list[ChunkedDocument | Failure]] | None = None
 
@@ -186,10 +215,10 @@ class EmbedDocuments(beam.DoFn):
         """Take one document; yields those of the batch before when a batch is full."""
         chunks = document.chunks[self.field]
         reusable = self.previous.reusable(document.document, self.field, chunks) if self.previous else None
-        one = Prepared(document, chunks, reusable)
-        self._prepared.append(one)
+        one = Pending(document, chunks, reusable)
+        self._pending.append(one)
         self._characters += sum(map(len, one.new_texts()))
-        if self._characters >= self._flush_characters or len(self._prepared) >= FLUSH_DOCUMENTS:
+        if self._characters >= self._flush_characters or len(self._pending) >= FLUSH_DOCUMENTS:
             yield from self._submit()
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -219,13 +248,13 @@ class EmbedDocuments(beam.DoFn):
     def _submit(self) -> Iterator[Any]:
         """Start on the collected documents and yield those of the batch before."""
         before, self._running = self._running, None
-        if self._prepared:
-            self._running = self._executor.submit(embed_documents, self._embedder, self.field, self._prepared)
-        self._prepared, self._characters = [], 0
+        if self._pending:
+            self._running = self._executor.submit(embed_documents, self._embedder, self.field, self._pending)
+        self._pending, self._characters = [], 0
         for outcome in before.result() if before is not None else []:
             if isinstance(outcome, Failure):
                 self.failures.inc()
-                yield pvalue.TaggedOutput("failed", outcome)
+                yield pvalue.TaggedOutput(FAILED, outcome)
             else:
                 self.documents_embedded.inc()
                 yield outcome

@@ -10,17 +10,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.model import Model
-from models.text import Utf16Text
-from transforms.chunk.boundaries import find_words
+from transforms.chunk.boundaries import count_words
 from transforms.embed.merge import count_stored
 from transforms.embed.reuse import PreviousRows
 from transforms.lengths import Histogram, histogram
 from transforms.records import Chunk, ChunkedDocument
-
-
-def count_words(text: str) -> int:
-    """Words of a text as ICU counts them."""
-    return int(find_words(Utf16Text(text)).counts[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +79,30 @@ def measure(
     )
 
 
-class MeasureDocuments(beam.DoFn):
-    """Measure chunked documents in place of embedding them; yields FieldMeasures."""
+@dataclass
+class MeasureDocuments(beam.PTransform):
+    """Measure chunked documents in place of embedding them; gives FieldMeasures.
+
+    Attributes:
+        models: semantic field -> its model, of which only the tokenizer is used.
+        previous: the rows of the table whose embeddings would be used again.
+    """
+
+    models: dict[str, Model]
+    previous: PreviousRows
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(
+        self, documents: beam.pvalue.PCollection[ChunkedDocument]
+    ) -> beam.pvalue.PCollection[FieldMeasures]:
+        """Wire the stage."""
+        return documents | beam.ParDo(_MeasureFields(self.models, self.previous))
+
+
+class _MeasureFields(beam.DoFn):
+    """Collects documents within a bundle and measures them together."""
 
     DOCUMENTS = 256
 

@@ -16,10 +16,10 @@ from models.embeddings import Embeddings
 from models.text import Utf16Text
 from transforms import files
 from transforms.embed.merge import MAX_CHUNKS
-from transforms.field_values import field_values
+from transforms.field_values import joined_values
 from transforms.records import Chunk, Document, PreviousRow
-from transforms.table.columns import from_arrow
-from transforms.table.fingerprint import parse_fingerprint
+from transforms.table.columns import ChunkColumn, from_arrow
+from transforms.table.fingerprint import embedding_fingerprints
 
 CACHED_ROW_GROUPS = 4
 
@@ -72,7 +72,7 @@ class PreviousRows:
         if not matches:
             return None
         old_rows = [old for _, old in matches]
-        embeddings = from_arrow(row.column(field).combine_chunks(), old_rows)
+        embeddings = from_arrow(ChunkColumn.of(row.column(field)).chunks.take(pa.array(old_rows)))
         return ReusableChunks({index: place for place, (index, _) in enumerate(matches)}, embeddings)
 
     def _row(self, previous: PreviousRow, field: str) -> pa.Table | None:
@@ -84,8 +84,8 @@ class PreviousRows:
         if field not in table.column_names:
             return None
         row = table.slice(previous.row - starts[group], 1)
-        same = parse_fingerprint(row.column("fingerprint")[0].as_py()).get(field) == self.fingerprints[field]
-        return row if same else None
+        held = embedding_fingerprints(row.column("fingerprint")[0].as_py())
+        return row if held.get(field) == self.fingerprints[field] else None
 
     def _row_group_starts(self, part: str) -> list[int]:
         with files.open_read(files.join(self.table_path, part)) as handle:
@@ -111,22 +111,15 @@ class PreviousRows:
 
     def _known_texts(self, row: pa.Table, field: str) -> dict[str, int]:
         """Text of each chunk of the row -> the chunk's position."""
-        value = row.column(field)[0]
-        if not value.is_valid:
+        column = ChunkColumn.of(row.column(field))
+        if len(column.chunks) >= MAX_CHUNKS:
+            # Some may be folded: then their embedding is not that of their text.
             return {}
         source = orjson.loads(row.column("_source")[0].as_py())
         texts: dict[str, Utf16Text] = {}
         known: dict[str, int] = {}
-        chunks = row.column(field).combine_chunks().flatten()[1].flatten()
-        if len(chunks) >= MAX_CHUNKS:
-            # Some may be folded: then their embedding is not that of their text.
-            return {}
-        places = zip(
-            *(chunks.field(name).to_pylist() for name in ("source_field", "start_offset", "end_offset")),
-            strict=True,
-        )
-        for index, (name, start, end) in enumerate(places):
+        for index, (name, start, end) in enumerate(column.places()):
             if name not in texts:
-                texts[name] = Utf16Text("\n".join(field_values(source, name)))
+                texts[name] = Utf16Text(joined_values(source, name))
             known.setdefault(texts[name].slice(start, end), index)
         return known

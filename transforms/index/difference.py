@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from transforms.index.join import read_arrow
 from transforms.index.shard import PartRows
-from transforms.index.snapshot import Snapshot, identity, part_metadata
+from transforms.index.snapshot import Snapshot, identity
 from transforms.index.state import IndexState, Ints, document_keys
 from transforms.table.parts import open_part
 
@@ -37,7 +37,7 @@ def plan_update(
     if old.table["id"] != snapshot.id:
         return "another table", None
     added = [name for name in snapshot.parts if name not in old.parts]
-    if any(identity(part_metadata(snapshot.path, name)) != identity(old.metadata) for name in added):
+    if any(identity(snapshot.metadata(name)) != identity(old.metadata) for name in added):
         return "the mapping or an endpoint changed", None
     missing = _missing_files(folder, old)
     if missing:

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from transforms.index.state import FieldState, IndexState, IndexUnusable, UnitState
 from transforms.index.tantivy_schema import DEFAULT_ANALYZER
-from transforms.table.parts import open_part
+from transforms.table.parts import open_part, part_metadata
+from transforms.table.schema import METADATA_KEY
 
-METADATA_KEY = b"semantic_ingest"
 TEXT_TYPES = ("text", "match_only_text")
 
 
@@ -31,6 +31,19 @@ class Snapshot:
     id: str
     version: int
     parts: tuple[str, ...]
+
+    def metadata(self, part: str) -> dict[str, Any]:
+        """What one of the part files says of mapping, fields and models.
+
+        Raises:
+            IndexUnusable: another program wrote it.
+        """
+        metadata = part_metadata(self.path, part)
+        if not metadata:
+            raise IndexUnusable(
+                f"{part} in {self.path} was not written by this program: it has no [{METADATA_KEY.decode()}] metadata"
+            )
+        return metadata
 
     @classmethod
     def of_table(cls, table_path: str, version: int | None = None) -> "Snapshot":
@@ -54,16 +67,6 @@ class Snapshot:
         return cls(table_path, str(table.metadata().id), table.version(), parts)
 
 
-def part_metadata(table_path: str, name: str) -> dict[str, Any]:
-    """What a part file says about mapping, fields and models."""
-    metadata = open_part(table_path, name).schema_arrow.metadata or {}
-    if METADATA_KEY not in metadata:
-        raise IndexUnusable(
-            f"{name} in {table_path} was not written by this program: it has no [{METADATA_KEY.decode()}] metadata"
-        )
-    return dict(json.loads(metadata[METADATA_KEY]))
-
-
 def identity(metadata: dict[str, Any]) -> str:
     """What must be the same for old and new documents to share an index."""
     settings = {name: field.get("model_settings") for name, field in metadata["fields"].items()}
@@ -72,7 +75,7 @@ def identity(metadata: dict[str, Any]) -> str:
 
 def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
     """The state of an index that holds nothing yet; units, fields and filters follow from the parts' metadata."""
-    metadatas = [part_metadata(snapshot.path, name) for name in snapshot.parts]
+    metadatas = [snapshot.metadata(name) for name in snapshot.parts]
     metadata: dict[str, Any] = metadatas[-1] if metadatas else {"mappings": {}, "fields": {}, "models": {}}
     for name, other in zip(snapshot.parts, metadatas, strict=True):
         if _models(other) != _models(metadata):

@@ -30,7 +30,7 @@ from transforms.index.join import (
     read_arrow,
 )
 from transforms.index.shard import ChunksDiffer, PartRows, ShardTask, build_shard
-from transforms.index.snapshot import Snapshot, largest_weight, new_state, part_metadata
+from transforms.index.snapshot import Snapshot, largest_weight, new_state
 from transforms.index.state import IndexState, IndexUnusable, Ints, UnitState
 from transforms.table.parts import open_part
 
@@ -172,7 +172,7 @@ def _catch_up(
         return state, 0, 0, ""
     state.generation = f"g{_next_serial(folder):06d}"
     if change.add:
-        state.metadata = part_metadata(snapshot.path, change.add[-1].name)
+        state.metadata = snapshot.metadata(change.add[-1].name)
     for name, field in state.fields.items():
         field.definition = state.metadata["fields"][name]
         if field.task_type == "sparse_embedding":

@@ -5,7 +5,7 @@ from typing import Any
 
 from models.text import java_string
 from transforms.field_values import values_at
-from transforms.read.formats import BadDocumentError
+from transforms.read.readers import BadDocumentError
 
 _INTEGER_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 

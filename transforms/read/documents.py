@@ -1,4 +1,4 @@
-"""Read documents from files: JSON lines, Parquet, CSV, text and Markdown, on local disks and object stores.
+"""Read documents from files, on local disks and object stores.
 
 A source file is read in *splits*, the unit of parallel work: byte ranges of plain JSON lines, row groups of Parquet,
 whole files otherwise. What is wrong with a line becomes a Failure that names file and line; the rest goes through.
@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from transforms.read.formats import BadDocumentError, read_rows
-from transforms.read.splits import SourceFormat, Split
-from transforms.records import Document, Failure, Location
+from transforms.read.formats import FORMATS, SourceFormat, read_rows
+from transforms.read.readers import BadDocumentError
+from transforms.records import Document, Failure, Location, Split
 
 MAX_ID_BYTES = 512
 """Longest ``_id`` in UTF-8 bytes; Elasticsearch's limit."""
@@ -29,7 +29,7 @@ def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Do
     """
     for number, fields in read_rows(split, source):
         line = split.first_line + number
-        location = Location(split.path, 0 if source.format in ("text", "markdown") else line)
+        location = Location(split.path, FORMATS[source.format].line(line))
         try:
             if isinstance(fields, BadDocumentError):
                 raise fields
@@ -52,11 +52,20 @@ def to_document(fields: dict[str, Any], id_field: str | None, location: Location
         value = fields.pop("_id", None) if id_field == "_id" else fields.get(id_field)
         document_id = _checked_id(value, id_field)
     try:
-        content = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+        derived = content_hash(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadDocumentError(f"the document cannot be stored as JSON: {error}") from None
-    content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return Document(document_id or content_hash, fields, content_hash, location)
+    return Document(document_id or derived, fields, derived, location)
+
+
+def content_hash(source: dict[str, Any]) -> str:
+    """The hash of a document's content; the order of keys makes no difference.
+
+    Raises:
+        TypeError: a value has no JSON form (`orjson.JSONEncodeError`).
+    """
+    content = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _checked_id(value: Any, field: str) -> str:

@@ -1,203 +1,116 @@
-"""The source formats: from a file's bytes to rows."""
+"""The source formats. To add one, write a generator of its rows in `readers.py` and give it a line in `FORMATS`."""
 
-import csv
-import io
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date, datetime, time
-from decimal import Decimal
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.read.splits import COMPRESSIONS, EXTENSIONS, SourceFormat, Split
+from transforms.read.readers import (
+    COMPRESSIONS,
+    MARKDOWN_ENDINGS,
+    BadDocumentError,
+    Reader,
+    Row,
+    csv_rows,
+    file_rows,
+    jsonl_rows,
+    parquet_rows,
+)
+from transforms.records import Split
+
+Range = tuple[int, int]
+"""Start and end of a piece of a file, end exclusive, in whatever unit its reader counts; -1 is the end of the file."""
 
 
-class BadDocumentError(ValueError):
-    """A line or file of the source is not a document."""
+def is_compressed(path: str) -> bool:
+    """Whether a file's ending says that it must be unpacked, which only works from its beginning."""
+    return path.endswith(tuple(COMPRESSIONS))
 
 
-Row = tuple[int, dict[str, Any] | BadDocumentError | None]
-"""Line number within the split, from 0, and the fields, what is wrong with them, or None for a blank line."""
+def _whole(path: str, size: int, split_bytes: int) -> list[Range]:
+    return [(0, -1)]
 
 
-@contextmanager
-def _unpacked(path: str) -> Iterator[IO[bytes]]:
-    """Open a file, decompressing by its ending."""
+def _byte_ranges(path: str, size: int, split_bytes: int) -> list[Range]:
+    if is_compressed(path):
+        return [(0, -1)]
+    return [(start, min(start + split_bytes, size)) for start in range(0, size, split_bytes)]
+
+
+def _row_groups(path: str, size: int, split_bytes: int) -> list[Range]:
+    """Ranges of row groups, each of about `split_bytes` uncompressed bytes."""
     with files.open_read(path) as handle:
-        kind = {".gz": "gzip", ".zst": "zstd"}.get(os.path.splitext(path)[1])
-        if kind is None:
-            yield handle
-        else:
-            packed = pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), kind)
-            with io.BufferedReader(packed, 1 << 20) as unpacked:
-                yield unpacked
+        metadata: Any = pq.read_metadata(handle)
+    ranges, start, held = [], 0, 0
+    for group in range(metadata.num_row_groups):
+        held += metadata.row_group(group).total_byte_size
+        if held >= split_bytes or group == metadata.num_row_groups - 1:
+            ranges.append((start, group + 1))
+            start, held = group + 1, 0
+    return ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Everything that is particular about one source format.
+
+    Attributes:
+        read: reads the rows of a split.
+        endings: the files of a folder that belong to it, each also with ``.gz`` or ``.zst`` behind it.
+        cut: cuts a file into pieces that are read independently; takes its path, its size and the bytes of a piece.
+        is_one_document: whether a whole file is one document; its failures then name no line.
+    """
+
+    read: Reader
+    endings: tuple[str, ...]
+    cut: Callable[[str, int, int], list[Range]] = _whole
+    is_one_document: bool = False
+
+    def matches(self, path: str) -> bool:
+        """Whether a file of a folder belongs to the format."""
+        endings = tuple(base + packed for base in self.endings for packed in ("", *COMPRESSIONS))
+        return path.lower().endswith(endings)
+
+    def line(self, number: int) -> int:
+        """The line that names a document's place: `number`, or 0 where the document is the whole file."""
+        return 0 if self.is_one_document else number
+
+
+FORMATS = {
+    "jsonl": Format(jsonl_rows, (".jsonl", ".ndjson", ".json"), cut=_byte_ranges),
+    "parquet": Format(parquet_rows, (".parquet",), cut=_row_groups),
+    "csv": Format(csv_rows, (".csv",)),
+    "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
+    "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """How the documents of a run's source are read.
+
+    Attributes:
+        format: key of `FORMATS`.
+        id: field that holds the id; None derives it from the content.
+        max_document_bytes: larger documents become failures.
+    """
+
+    format: str
+    id: str | None
+    max_document_bytes: int
 
 
 def read_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """The rows of a split; a damaged archive costs what is behind the damage, and one failure stands for it."""
     number = -1
     try:
-        for number, fields in _ROWS[source.format](split, source.max_document_bytes):
+        for number, fields in FORMATS[source.format].read(split, source.max_document_bytes):
             yield number, fields
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
-        if not split.path.endswith(COMPRESSIONS):
+        if not is_compressed(split.path):
             raise
         yield number + 1, BadDocumentError(f"the compressed file is damaged from here on: {error}")
-
-
-def _lines(handle: IO[bytes], end: int, position: int, limit: int) -> Iterator[tuple[bytes, bool]]:
-    """Yield (line, whether it was too long and cut) for the lines that start before `end`."""
-    while end < 0 or position < end:
-        line = handle.readline(limit + 1)
-        if not line:
-            return
-        position += len(line)
-        too_long = len(line) > limit and not line.endswith(b"\n")
-        rest = line
-        while too_long and rest and not rest.endswith(b"\n"):
-            rest = handle.readline(1 << 20)
-            position += len(rest)
-        yield line, too_long
-
-
-def _jsonl_rows(split: Split, limit: int) -> Iterator[Row]:
-    with _unpacked(split.path) as handle:
-        position = split.start
-        if position > 0:
-            # The line that the range starts in belongs to the range before it.
-            handle.seek(position - 1)
-            position += _skip_line(handle) - 1
-        for number, (line, too_long) in enumerate(_lines(handle, split.end, position, limit)):
-            if split.start == 0 and number == 0:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if too_long:
-                yield number, BadDocumentError(f"the line is longer than source.max_document_bytes [{limit}]")
-            else:
-                yield number, None if line.isspace() else _json_object(line)
-
-
-def _skip_line(handle: IO[bytes]) -> int:
-    """Read on to the end of the line; returns how many bytes were passed."""
-    passed = 0
-    while piece := handle.readline(1 << 20):
-        passed += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return passed
-
-
-def _json_object(line: bytes) -> dict[str, Any] | BadDocumentError:
-    try:
-        fields = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as wrong:
-            place = f"byte {line[wrong.start]:#04x} at column {wrong.start + 1}"
-            return BadDocumentError(f"the line is not valid UTF-8: {place}; convert the file to UTF-8")
-        return BadDocumentError(
-            f"the line is not valid JSON: {str(error).split(': line ')[0]} at column {error.colno}"
-        )
-    if not isinstance(fields, dict):
-        return BadDocumentError(f"the line holds a JSON {type(fields).__name__}, not an object")
-    return fields
-
-
-def _parquet_rows(split: Split, limit: int) -> Iterator[Row]:
-    with files.open_read(split.path) as handle:
-        table = pq.ParquetFile(handle)
-        number = 0
-        groups = list(range(split.start, split.end))
-        for batch in table.iter_batches(batch_size=512, row_groups=groups):
-            for fields in batch.to_pylist():
-                yield number, _json_values(fields)
-                number += 1
-
-
-def _json_values(fields: dict[str, Any]) -> dict[str, Any] | BadDocumentError:
-    try:
-        values: dict[str, Any] = orjson.loads(orjson.dumps(fields, default=_json_default))
-    except (TypeError, ValueError) as error:
-        return BadDocumentError(f"the row cannot be stored as JSON: {error.__cause__ or error}")
-    return values
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
-
-
-def _csv_rows(split: Split, limit: int) -> Iterator[Row]:
-    csv.field_size_limit(limit)
-    with _unpacked(split.path) as handle:
-        text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.reader(text, strict=True)
-        header = next(rows, None)
-        while header is not None:
-            first = rows.line_num
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield first, BadDocumentError(f"the row is not valid CSV: {error}")
-                continue
-            if row:
-                yield first, _csv_fields(header, row)
-
-
-def _csv_fields(header: list[str], row: list[str]) -> dict[str, Any] | BadDocumentError:
-    if len(row) != len(header):
-        return BadDocumentError(f"the row has {len(row)} fields, the header has {len(header)}")
-    fields: dict[str, Any] = dict(zip(header, row, strict=True))
-    try:
-        "".join(row).encode("utf-8")
-    except UnicodeEncodeError:
-        return BadDocumentError("the row is not valid UTF-8")
-    return fields
-
-
-def _file_rows(split: Split, limit: int) -> Iterator[Row]:
-    with _unpacked(split.path) as handle:
-        content = handle.read(limit + 1)
-    if len(content) > limit:
-        yield 0, BadDocumentError(f"the file is larger than source.max_document_bytes [{limit}]")
-        return
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        yield 0, BadDocumentError(f"the file is not valid UTF-8: byte {error.start}")
-        return
-    yield 0, {"_id": split.name, "path": split.name, "title": _title(split.name, text), "text": text}
-
-
-def _title(name: str, text: str) -> str:
-    """The first Markdown heading, else the file's name without its ending."""
-    base = os.path.basename(name)
-    for packed in COMPRESSIONS:
-        base = base.removesuffix(packed)
-    stem, ending = os.path.splitext(base)
-    heading = (
-        re.search(r"^#{1,6}[ \t]+(\S.*)$", text, re.MULTILINE) if ending in EXTENSIONS["markdown"] else None
-    )
-    return heading.group(1).rstrip(" \t#\r") if heading else stem
-
-
-_ROWS = {
-    "jsonl": _jsonl_rows,
-    "parquet": _parquet_rows,
-    "csv": _csv_rows,
-    "text": _file_rows,
-    "markdown": _file_rows,
-}

@@ -4,6 +4,8 @@ The plan of a run is made from these scans, so that nothing is embedded before i
 over an unchanged source does nothing else.
 """
 
+from dataclasses import dataclass
+
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,8 +13,8 @@ from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.splits import SourceFormat, Split
-from transforms.records import Document, Failure
+from transforms.read.formats import SourceFormat
+from transforms.records import Document, Failure, Split
 
 SCAN_SCHEMA = pa.schema(
     [
@@ -65,11 +67,32 @@ def _scan_row(found: Document | Failure, deleted_field: str | None) -> tuple[obj
     return found.id, found.content_hash, deleted, None, None
 
 
-class ScanDocuments(beam.DoFn):
-    """Scan splits into one small Parquet file each, `<folder>/scan-<split>.parquet`; yields the file's path.
+@dataclass
+class ScanDocuments(beam.PTransform):
+    """Scan splits into one small Parquet file each, `<folder>/scan-<split>.parquet`; gives the files' paths.
 
-    Writing the same file again after a retry is harmless: it has the same content.
+    Nothing fails here: what cannot be read is a row of the scan, and the plan tells of it.
+
+    Attributes:
+        source: how to read it.
+        deleted_field: name of the boolean field that marks a tombstone.
+        folder: the run's folder.
     """
+
+    source: SourceFormat
+    deleted_field: str | None
+    folder: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, splits: beam.pvalue.PCollection[Split]) -> beam.pvalue.PCollection[str]:
+        """Wire the stage."""
+        return splits | beam.ParDo(_ScanSplit(self.source, self.deleted_field, self.folder))
+
+
+class _ScanSplit(beam.DoFn):
+    """Scans one split. Writing the same file again after a retry is harmless: it has the same content."""
 
     documents_scanned = Metrics.counter("scan", "documents_scanned")
 

@@ -1,6 +1,7 @@
 """Read the documents that a run has to work on: the plan names their lines, everything else is passed over."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -12,9 +13,9 @@ from apache_beam.metrics import Metrics
 from transforms import files
 from transforms.read.columns import plain_value
 from transforms.read.documents import read_documents
-from transforms.read.formats import BadDocumentError
-from transforms.read.splits import SourceFormat, Split
-from transforms.records import Document, Failure, PreviousRow
+from transforms.read.formats import FORMATS, SourceFormat
+from transforms.read.readers import BadDocumentError
+from transforms.records import DONE, FAILED, Document, Failure, PreviousRow, Split
 
 WORK_SCHEMA = pa.schema(
     [
@@ -60,8 +61,8 @@ def read_work(
 
 def _source_changed(split: Split, source: SourceFormat, line: int) -> Failure:
     # Without an id: what is in this line now may be another document, and that one did not fail.
-    line = 0 if source.format in ("text", "markdown") else line
-    return Failure("read", None, split.path, line, "BadDocumentError", "the source changed during the run")
+    place = FORMATS[source.format].line(line)
+    return Failure("read", None, split.path, place, "BadDocumentError", "the source changed during the run")
 
 
 def _planned_document(
@@ -83,8 +84,33 @@ def _planned_document(
     return Document(found.id, found.source, found.content_hash, found.location, columns, previous)
 
 
-class ReadWork(beam.DoFn):
-    """Read the planned documents of splits; the output ``failed`` gets what turned out unreadable."""
+@dataclass
+class ReadWork(beam.PTransform):
+    """Read the planned documents of splits.
+
+    Two outputs: ``done`` holds the Documents, ``failed`` a Failure for each one that turned out unreadable.
+
+    Attributes:
+        source: how to read them.
+        plain: full name of each plain mapped field -> Arrow type of its column.
+        folder: the run's folder, with the work lists.
+    """
+
+    source: SourceFormat
+    plain: dict[str, str]
+    folder: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, splits: beam.pvalue.PCollection[Split]) -> Any:
+        """Wire the stage."""
+        read = _ReadSplit(self.source, self.plain, self.folder)
+        return splits | beam.ParDo(read).with_outputs(FAILED, main=DONE)
+
+
+class _ReadSplit(beam.DoFn):
+    """Reads the planned documents of one split."""
 
     documents_read = Metrics.counter("read", "documents_read")
     failures = Metrics.counter("read", "failures")
@@ -101,7 +127,7 @@ class ReadWork(beam.DoFn):
         for found in read_work(split, self.source, work, self.plain):
             if isinstance(found, Failure):
                 self.failures.inc()
-                yield pvalue.TaggedOutput("failed", found)
+                yield pvalue.TaggedOutput(FAILED, found)
             else:
                 self.documents_read.inc()
                 yield found

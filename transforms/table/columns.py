@@ -1,43 +1,86 @@
-"""Embeddings as Arrow columns, and back."""
+"""Semantic columns of the table: chunks and embeddings as Arrow, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.embeddings import DenseEmbeddings, Embeddings, SparseEmbeddings
 from transforms.records import EmbeddedField
 from transforms.table.schema import ELEMENTS, SemanticColumn, semantic_type
 
 
-def from_arrow(struct: pa.StructArray, rows: Sequence[int]) -> Embeddings:
-    """Embeddings of some chunks of a single row's semantic struct."""
-    chunks = struct.flatten()[1].flatten()
-    truncated = chunks.field("is_truncated").take(pa.array(rows)).to_numpy(zero_copy_only=False)
-    column = chunks.field("embeddings").take(pa.array(rows))
-    tokens = np.zeros(len(rows), np.int32)
+@dataclass(frozen=True, slots=True)
+class ChunkColumn:
+    """The chunks that some rows of the table hold in one semantic field.
+
+    Attributes:
+        lengths: int64, number of chunks of each row; 0 for a row without text.
+        chunks: struct array, the chunks of all rows in order.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    chunks: pa.StructArray
+
+    @classmethod
+    def of(cls, column: pa.StructArray | pa.ChunkedArray) -> "ChunkColumn":
+        """Look into a column."""
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        lists = pc.struct_field(whole, "chunks")
+        lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+        return cls(lengths.astype(np.int64), lists.flatten())
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The row of each chunk."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """The position of each chunk in its row: its number among all, less the chunks of the rows before."""
+        before = np.cumsum(self.lengths) - self.lengths
+        return np.arange(self.lengths.sum()) - np.repeat(before, self.lengths)
+
+    def field(self, name: str) -> pa.Array:
+        """One value a chunk."""
+        return pc.struct_field(self.chunks, name)
+
+    def places(self) -> Iterator[tuple[str, int, int]]:
+        """Yield source field, start and end offset of each chunk."""
+        columns = (self.field(name).to_pylist() for name in ("source_field", "start_offset", "end_offset"))
+        yield from zip(*columns, strict=True)
+
+
+def from_arrow(chunks: pa.StructArray) -> Embeddings:
+    """The embeddings of some chunks, one row each; `tokens` is 0, since the table does not hold it."""
+    truncated = pc.struct_field(chunks, "is_truncated").to_numpy(zero_copy_only=False)
+    column = pc.struct_field(chunks, "embeddings")
+    tokens = np.zeros(len(chunks), np.int32)
     if not pa.types.is_map(column.type):
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
-        return DenseEmbeddings(values, truncated, tokens)
-    return _sparse(column, truncated, tokens)
-
-
-def _sparse(
-    column: pa.MapArray, truncated: npt.NDArray[np.bool_], tokens: npt.NDArray[np.int32]
-) -> SparseEmbeddings:
+        return DenseEmbeddings(dense_values(column).reshape(len(chunks), -1), truncated, tokens)
+    # A sliced array keeps the keys and items of its whole column; the offsets say which of them are its own.
     indptr = column.offsets.to_numpy().astype(np.int64)
-    keys = column.keys.slice(indptr[0], indptr[-1] - indptr[0]).dictionary_encode()
-    weights = column.items.slice(indptr[0], indptr[-1] - indptr[0]).to_numpy(zero_copy_only=False)
+    first, count = indptr[0], indptr[-1] - indptr[0]
+    keys = column.keys.slice(first, count).dictionary_encode()
     return SparseEmbeddings(
-        indptr - indptr[0],
+        indptr - first,
         keys.indices.to_numpy().astype(np.int32),
-        weights.astype(np.float32),
+        column.items.slice(first, count).to_numpy(zero_copy_only=False).astype(np.float32),
         keys.dictionary.to_pylist(),
         truncated,
         tokens,
     )
+
+
+def dense_values(embeddings: pa.ListArray | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """The numbers of dense embeddings, one embedding after the other."""
+    whole = embeddings.combine_chunks() if isinstance(embeddings, pa.ChunkedArray) else embeddings
+    values: npt.NDArray[Any] = whole.flatten().to_numpy(zero_copy_only=False)
+    return values
 
 
 def to_arrow(fields: Sequence[EmbeddedField], column: SemanticColumn) -> pa.Array:
@@ -81,5 +124,6 @@ def _embedding_array(embeddings: Sequence[DenseEmbeddings | SparseEmbeddings], e
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(dense.reshape(-1))).cast(type_)
 
 
-def _offsets(lengths: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _offsets(lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Where each list begins among the values of all, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

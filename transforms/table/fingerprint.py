@@ -1,28 +1,69 @@
-"""The fingerprint of a row: made, read and compared here."""
+"""The fingerprint of a row: what it depends on besides its document. It is made, read and compared here only.
 
+In the table it is a JSON object: for each semantic field ``<embedding>.<chunking>``, and under ``_row`` what concerns
+the row as a whole. Where only the second part of a field changed, its embeddings hold for every text that stays.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
 NO_EMBEDDING = ""
 """In a row's fingerprint: the row was kept when the field's model changed, and has no embedding in that field."""
 
-
-def parse_fingerprint(fingerprint: str) -> dict[str, str]:
-    """Field name -> fingerprint of its embedding, of a row's ``fingerprint`` column (see `pipeline.layout`)."""
-    fields: dict[str, str] = orjson.loads(fingerprint)
-    return {name: value.partition(".")[0] for name, value in fields.items()}
+_ROW = "_row"
 
 
-def has_stale_embedding(fingerprint: str, current: Mapping[str, str]) -> bool:
-    """Whether a row holds an embedding of one of the `current` fields that another model made."""
-    held = parse_fingerprint(fingerprint)
-    return any(held.get(name) not in (None, NO_EMBEDDING, wanted) for name, wanted in current.items())
+def make_fingerprint(fields: Mapping[str, tuple[str, Any]], row: Any) -> str:
+    """Make the fingerprint of the rows that a run writes.
+
+    Args:
+        fields: semantic field -> fingerprint of its embedding, which changes when the same text would get another
+            one, and what else the field's chunks depend on, as JSON values.
+        row: what the row as a whole depends on, as JSON values.
+    """
+    parts = {name: f"{embedding}.{_digest(other)}" for name, (embedding, other) in fields.items()}
+    return _to_json({**parts, _ROW: _digest(row)})
 
 
-def mark_empty(fingerprint: str, current: Mapping[str, str]) -> str:
-    """Mark the fields of a row whose embedding is stale as without one."""
-    held = parse_fingerprint(fingerprint)
-    empty = {name: NO_EMBEDDING for name, wanted in current.items() if held.get(name) not in (None, wanted)}
-    return json.dumps({**json.loads(fingerprint), **empty}, sort_keys=True, separators=(",", ":"))
+def embedding_fingerprints(fingerprint: str) -> dict[str, str]:
+    """Semantic field -> fingerprint of the embedding that a row holds; `NO_EMBEDDING` where it lost it."""
+    parts = _parts(fingerprint)
+    return {name: part.partition(".")[0] for name, part in parts.items() if name != _ROW}
+
+
+def stale_fields(fingerprint: str, current: Mapping[str, str]) -> set[str]:
+    """The `current` fields in which a row holds an embedding that another model made.
+
+    Args:
+        fingerprint: the row's.
+        current: semantic field -> fingerprint that its embedding should have.
+    """
+    held = embedding_fingerprints(fingerprint)
+    return {name for name, wanted in current.items() if held.get(name) not in (None, NO_EMBEDDING, wanted)}
+
+
+def without_embeddings(fingerprint: str, fields: set[str]) -> str:
+    """The fingerprint of a row that lost its embeddings in some fields."""
+    return _to_json({**_parts(fingerprint), **dict.fromkeys(fields, NO_EMBEDDING)})
+
+
+def is_fingerprint(fingerprint: str) -> bool:
+    """Whether this program made it, as far as its form tells."""
+    return _ROW in _parts(fingerprint)
+
+
+def _parts(fingerprint: str) -> dict[str, str]:
+    parts: dict[str, str] = orjson.loads(fingerprint)
+    return parts
+
+
+def _to_json(parts: Mapping[str, str]) -> str:
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,25 +1,28 @@
-"""Part files: written and opened here."""
+"""Part files of the table: how they are named, written, opened and described."""
 
+import json
 import os
 import uuid
+from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import files
 from transforms.records import PartFile
-
-
-def open_part(table_path: str, name: str) -> pq.ParquetFile:
-    """Open one part file of a table, on a local disk or in an object store."""
-    if "://" not in table_path:
-        return pq.ParquetFile(os.path.join(table_path, name), memory_map=True)
-    from transforms import files  # imports Beam, which local indexes do without
-
-    return pq.ParquetFile(files.open_read(files.join(table_path, name)))
-
+from transforms.table.schema import METADATA_KEY
 
 ROW_GROUP_ROWS = 500
+
+
+def part_pattern(run_id: str | None = None) -> str:
+    """Glob of the names of all part files, or of those of one run."""
+    return "part-*.parquet" if run_id is None else f"part-{run_id}-*.parquet"
+
+
+def is_made_by(name: str, run_ids: Iterable[str]) -> bool:
+    """Whether a part file was made by one of some runs."""
+    return name.startswith(tuple(f"part-{run_id}-" for run_id in run_ids))
 
 
 def write_part(table: pa.Table, table_path: str, run_id: str) -> PartFile:
@@ -27,6 +30,8 @@ def write_part(table: pa.Table, table_path: str, run_id: str) -> PartFile:
 
     The name is unique, so a retried bundle writes another file and the commit takes only the one it was told of.
     """
+    from transforms import files  # imports Beam, which readers of local tables do without
+
     name = f"part-{run_id}-{uuid.uuid4().hex[:12]}.parquet"
     with files.create(files.join(table_path, name)) as handle:
         pq.write_table(
@@ -35,3 +40,24 @@ def write_part(table: pa.Table, table_path: str, run_id: str) -> PartFile:
         size = handle.tell()
     ids = table.column("_id").to_pylist()
     return PartFile(name, size, table.num_rows, min(ids), max(ids))
+
+
+def open_part(table_path: str, name: str) -> pq.ParquetFile:
+    """Open one part file of a table, on a local disk or in an object store."""
+    if "://" not in table_path:
+        return pq.ParquetFile(os.path.join(table_path, name), memory_map=True)
+    from transforms import files
+
+    return pq.ParquetFile(files.open_read(files.join(table_path, name)))
+
+
+def part_metadata(table_path: str, name: str) -> dict[str, Any]:
+    """What a part file says of mapping, endpoints and models; empty where this program did not write it."""
+    with open_part(table_path, name) as part:
+        return description_of(part.schema_arrow)
+
+
+def description_of(schema: pa.Schema) -> dict[str, Any]:
+    """The table's description in a part file's schema; empty where there is none."""
+    description: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    return description

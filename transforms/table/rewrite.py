@@ -12,7 +12,7 @@ from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.records import PartFile
-from transforms.table.fingerprint import NO_EMBEDDING, has_stale_embedding, mark_empty, parse_fingerprint
+from transforms.table.fingerprint import stale_fields, without_embeddings
 from transforms.table.parts import write_part
 from transforms.table.schema import TableLayout
 
@@ -30,8 +30,33 @@ class PartRewrite:
     dropped: tuple[int, ...]
 
 
-class RewriteParts(beam.DoFn):
-    """Write the rows that stay of a part file as a new part; vectors are copied, nothing is embedded."""
+@dataclass
+class RewriteParts(beam.PTransform):
+    """Write the rows that stay of part files as new parts; vectors are copied, nothing is embedded.
+
+    Attributes:
+        layout: what a row of the new parts holds.
+        embedding_fingerprints: semantic field -> fingerprint that its embeddings must have to stay.
+        table_path: the table.
+        run_id: the run.
+    """
+
+    layout: TableLayout
+    embedding_fingerprints: dict[str, str]
+    table_path: str
+    run_id: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, rewrites: beam.pvalue.PCollection[PartRewrite]) -> beam.pvalue.PCollection[PartFile]:
+        """Wire the stage."""
+        rewrite = RewritePart(self.layout, self.embedding_fingerprints, self.table_path, self.run_id)
+        return rewrites | beam.ParDo(rewrite)
+
+
+class RewritePart(beam.DoFn):
+    """Rewrites one part file at a time; its arguments are those of `RewriteParts`."""
 
     rows_copied = Metrics.counter("write", "rows_copied")
 
@@ -63,19 +88,22 @@ def drop_stale_embeddings(table: pa.Table, current: Mapping[str, str]) -> pa.Tab
     field is empty; the next run that can read the document embeds it.
     """
     fingerprints = table.column("fingerprint").to_pylist()
-    if not any(has_stale_embedding(one, current) for one in set(fingerprints)):
+    # A part has few different fingerprints, whatever the number of its rows.
+    stale = {one: stale_fields(one, current) for one in set(fingerprints)}
+    if not any(stale.values()):
         return table
-    held = [parse_fingerprint(one) for one in fingerprints]
-    for name, wanted in current.items():
-        stale = [one.get(name) not in (None, NO_EMBEDDING, wanted) for one in held]
-        if any(stale) and name in table.column_names:
-            column = table.schema.get_field_index(name)
+    for name in current:
+        is_stale = [name in stale[one] for one in fingerprints]
+        if any(is_stale) and name in table.column_names:
             nothing = pa.nulls(1, table.schema.field(name).type)[0]
-            values = pc.if_else(pa.array(stale), nothing, table.column(name))
-            table = table.set_column(column, table.schema.field(name), values)
-    marked = [mark_empty(one, current) for one in fingerprints]
-    place = table.schema.get_field_index("fingerprint")
-    return table.set_column(place, table.schema.field(place), pa.array(marked, pa.string()))
+            table = _replace(table, name, pc.if_else(pa.array(is_stale), nothing, table.column(name)))
+    marked = {one: without_embeddings(one, fields) for one, fields in stale.items()}
+    return _replace(table, "fingerprint", pa.array([marked[one] for one in fingerprints], pa.string()))
+
+
+def _replace(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), values)
 
 
 def align(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -5,7 +5,7 @@ Everything is Arrow from the model's arrays to the file.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.embeddings import DenseEmbeddings
-from transforms.embed.measure import count_words
+from transforms.chunk.boundaries import count_words
 from transforms.handover.progress import ProgressFile
 from transforms.lengths import Histogram, histogram
 from transforms.records import ChunkedDocument, PartFile
@@ -87,11 +87,52 @@ def word_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
     }
 
 
-class WriteParts(beam.DoFn):
-    """Collect embedded documents into part files; yields a PartFile for each one that is finished.
+@dataclass
+class WriteParts(beam.PTransform):
+    """Collect embedded documents into part files; gives a PartFile for each one that is finished.
 
     A part is closed when it has `part_rows` documents or about `part_bytes` of memory, and at the end of a bundle.
+    No document fails here: what cannot be written (a full disk, say) ends the run.
+
+    Attributes:
+        layout: what a row holds.
+        table_path: the table.
+        run_id: the run.
+        ingested_at: its start, for the rows.
+        part_rows: documents of a part at most.
+        part_bytes: memory that they take, roughly, at most.
+        progress_folder: where the progress is left; None for nowhere.
     """
+
+    layout: TableLayout
+    table_path: str
+    run_id: str
+    ingested_at: datetime
+    part_rows: int
+    part_bytes: int
+    progress_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(
+        self, documents: beam.pvalue.PCollection[ChunkedDocument]
+    ) -> beam.pvalue.PCollection[PartFile]:
+        """Wire the stage."""
+        write = _CollectParts(
+            self.layout,
+            self.table_path,
+            self.run_id,
+            self.ingested_at,
+            self.part_rows,
+            self.part_bytes,
+            self.progress_folder,
+        )
+        return documents | beam.ParDo(write)
+
+
+class _CollectParts(beam.DoFn):
+    """Collects documents within a bundle; its arguments are those of `WriteParts`."""
 
     documents_written = Metrics.counter("write", "documents_written")
     chunks_written = Metrics.counter("write", "chunks_written")
@@ -105,7 +146,7 @@ class WriteParts(beam.DoFn):
         ingested_at: datetime,
         part_rows: int,
         part_bytes: int,
-        progress_folder: str | None = None,
+        progress_folder: str | None,
     ) -> None:
         self.layout = layout
         self.table_path = table_path

@@ -18,7 +18,7 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.run import graph
 from pipeline.table.open_runs import RunContext
-from transforms.read.splits import Split
+from transforms.records import Split
 from transforms.table.rewrite import PartRewrite
 
 GROUP = common_urns.primitives.GROUP_BY_KEY.urn

@@ -35,7 +35,7 @@ from pipeline.run import graph
 from pipeline.runners.execute import check_runner, create_runner, pipeline_options
 from pipeline.runners.worker_package import build_worker_package
 from pipeline.table.open_runs import RunContext, now
-from transforms.read.splits import Split
+from transforms.records import Split
 
 IMAGE = "europe-docker.pkg.dev/acme/images/semantic-ingest:1"
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"

@@ -15,7 +15,7 @@ from models.embeddings import DenseEmbeddings
 from models.endpoints.registry import Registry
 from models.errors import InferenceError, ModelLoadError, TransientError
 from models.open_model import open_model
-from transforms.embed.documents import EmbedDocuments, Prepared, embed_documents
+from transforms.embed.documents import EmbedDocuments, EmbedField, Pending, embed_documents
 from transforms.embed.reuse import ReusableChunks
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location
 
@@ -25,7 +25,7 @@ def chunked(name: str, texts: Sequence[str]) -> ChunkedDocument:
     return ChunkedDocument(Document(name, {}, "0" * 32, Location("f", 1)), {"s": chunks})
 
 
-def prepared(name: str, texts: Sequence[str], known: dict[int, float] | None = None) -> Prepared:
+def pending(name: str, texts: Sequence[str], known: dict[int, float] | None = None) -> Pending:
     document = chunked(name, texts)
     reusable = None
     if known:
@@ -33,7 +33,7 @@ def prepared(name: str, texts: Sequence[str], known: dict[int, float] | None = N
         count = len(values)
         embeddings = DenseEmbeddings(values, np.zeros(count, bool), np.zeros(count, np.int32))
         reusable = ReusableChunks({index: row for row, index in enumerate(known)}, embeddings)
-    return Prepared(document, document.chunks["s"], reusable)
+    return Pending(document, document.chunks["s"], reusable)
 
 
 class Lengths:
@@ -55,7 +55,7 @@ TEXTS = st.lists(st.text("ab!", min_size=1, max_size=4), max_size=4)
 
 @given(st.lists(TEXTS, min_size=1, max_size=8))
 def test_each_document_gets_its_own_embeddings_or_is_the_one_to_blame(documents):
-    outcomes = embed_documents(Lengths(), "s", [prepared(str(n), texts) for n, texts in enumerate(documents)])
+    outcomes = embed_documents(Lengths(), "s", [pending(str(n), texts) for n, texts in enumerate(documents)])
     assert len(outcomes) == len(documents)
     for texts, outcome in zip(documents, outcomes, strict=True):
         if any("!" in text for text in texts):
@@ -71,7 +71,7 @@ def test_each_document_gets_its_own_embeddings_or_is_the_one_to_blame(documents)
 def test_reused_embeddings_stand_where_their_chunks_are(texts, known):
     model = Lengths()
     held = {index: 100.0 + index for index in sorted(known) if index < len(texts)}
-    (outcome,) = embed_documents(model, "s", [prepared("d", texts, held)])
+    (outcome,) = embed_documents(model, "s", [pending("d", texts, held)])
     expected = [held.get(index, float(len(text))) for index, text in enumerate(texts)]
     assert outcome.embedded["s"].embeddings.values[:, 0].tolist() == expected
     assert outcome.embedded["s"].reused == len(held)
@@ -87,7 +87,7 @@ def test_a_service_in_trouble_is_not_asked_again_for_every_half():
             raise TransientError("down", status=503)
 
     model = Down()
-    outcomes = embed_documents(model, "s", [prepared(str(number), ["a"]) for number in range(8)])
+    outcomes = embed_documents(model, "s", [pending(str(number), ["a"]) for number in range(8)])
     assert all(isinstance(outcome, Failure) and outcome.error == "TransientError" for outcome in outcomes)
     assert len(model.calls) == 1
 
@@ -98,7 +98,7 @@ def test_a_model_that_cannot_load_stops_the_run():
             raise ModelLoadError("gone")
 
     with pytest.raises(ModelLoadError):
-        embed_documents(Broken(), "s", [prepared("d", ["a"])])
+        embed_documents(Broken(), "s", [pending("d", ["a"])])
 
 
 def test_a_model_that_gives_too_few_embeddings_is_not_believed():
@@ -106,7 +106,7 @@ def test_a_model_that_gives_too_few_embeddings_is_not_believed():
         def embed(self, texts, input_type):
             return super().embed(texts[:-1], input_type)
 
-    (outcome,) = embed_documents(Short(), "s", [prepared("d", ["a", "b"])])
+    (outcome,) = embed_documents(Short(), "s", [pending("d", ["a", "b"])])
     assert "1 embeddings for 2 texts" in outcome.message
 
 
@@ -127,15 +127,13 @@ def test_the_stage_equals_the_direct_computation():
         np.testing.assert_array_equal(np.concatenate(values), expected)
 
     with TestPipeline(runner="FnApiRunner") as pipeline:
-        stage = beam.ParDo(EmbedDocuments("s", model, Shared(), "cpu", None)).with_outputs(
-            "failed", main="done"
-        )
+        stage = EmbedDocuments("s", model, Shared(), "cpu", None)
         outputs = pipeline | beam.Create(documents) | stage
         assert_that(outputs["done"], check)
 
 
 def test_the_buffer_is_bounded_within_a_bundle():
-    stage = EmbedDocuments("s", open_model(Registry().get(".hashing-dense")), Shared(), "cpu", None)
+    stage = EmbedField("s", open_model(Registry().get(".hashing-dense")), Shared(), "cpu", None)
     stage.setup()
     stage.start_bundle()
     largest = emitted = 0

@@ -3,7 +3,7 @@
 import pytest
 
 from transforms.read.columns import plain_value
-from transforms.read.formats import BadDocumentError
+from transforms.read.readers import BadDocumentError
 
 
 @pytest.mark.parametrize(

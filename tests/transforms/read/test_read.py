@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.splits import SourceFormat, Split, list_splits
-from transforms.records import Document, Failure
+from transforms.read.formats import SourceFormat
+from transforms.read.splits import list_splits
+from transforms.records import Document, Failure, Split
 
 JSONL = SourceFormat("jsonl", "_id", 1_000_000)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.embeddings import DenseEmbeddings, SparseEmbeddings
 from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location
 from transforms.table.parts import write_part
-from transforms.table.rewrite import PartRewrite, RewriteParts, align, drop_stale_embeddings
+from transforms.table.rewrite import PartRewrite, RewritePart, align, drop_stale_embeddings
 from transforms.table.schema import METADATA_KEY, SemanticColumn, TableLayout, semantic_type
 from transforms.table.write import build_table
 
@@ -97,7 +97,7 @@ def test_a_rewrite_keeps_the_other_rows_as_they_are(tmp_path):
         [embedded_document(f"d{number}", number % 3, number) for number in range(9)], LAYOUT, "run", NOW
     )
     part = write_part(table, str(tmp_path), "run")
-    rewrite = RewriteParts(LAYOUT, {"dense": "aa", "sparse": "bb"}, str(tmp_path), "next")
+    rewrite = RewritePart(LAYOUT, {"dense": "aa", "sparse": "bb"}, str(tmp_path), "next")
     (new,) = rewrite.process(PartRewrite(part.path, (0, 4, 8)))
     kept = pq.read_table(tmp_path / new.path)
     assert kept.to_pylist() == [row for place, row in enumerate(table.to_pylist()) if place not in (0, 4, 8)]
