@@ -42,8 +42,10 @@ class Words:
         It starts at the last boundary before the region, and so counts the token that ends there and the one
         that ends at the start of the region as well. The sizes of real chunks depend on it.
         """
+        # One boundary early: the token behind it ends at the start of the region, and is counted.
         first = np.maximum(np.searchsorted(self.offsets, starts, "left") - 1, 0)
         last = np.searchsorted(self.offsets, ends, "right") - 1
+        # `counts` holds running sums: those up to `last`, less those before `first`.
         before = np.where(first > 0, self.counts[np.maximum(first - 1, 0)], 0)
         result: Offsets = self.counts[last] - before
         return result
@@ -57,12 +59,14 @@ class Words:
         first = max(int(np.searchsorted(self.offsets, start, "left")) - 1, 0)
         if words == 0:
             return int(self.offsets[first])
+        # The boundary at which the running sum reaches the wanted words, and one token more.
         before = int(self.counts[first - 1]) if first else 0
         reached = int(np.searchsorted(self.counts, before + words, "left"))
         return int(self.offsets[min(reached + 1, len(self.offsets) - 1)])
 
     def ends(self) -> Offsets:
         """Return the boundaries that end a word."""
+        # A boundary ends a word where the running sum goes up.
         result: Offsets = self.offsets[1:][np.diff(self.counts) > 0]
         return result
 
@@ -70,6 +74,7 @@ class Words:
 def find_words(text: Utf16Text) -> Words:
     """Find the word boundaries of a text with ICU's root rules."""
     if text.length < SHORT:
+        # Negative are the boundaries that end no word; offset 0 is one of them, though it has no sign.
         signed = np.concatenate([_START, signed_boundaries(text.text)])
         return Words(np.abs(signed), np.cumsum(signed > 0))
     marks = mark_word_breaks(text.code_units())
@@ -88,6 +93,7 @@ def word_count_bound(text: str) -> int:
     In ASCII a word is a run of letters, digits and underscores. Every other character may be a word of its own
     and part two more, and every end of a sentence may make Elasticsearch count two words twice.
     """
+    # Each character beyond ASCII adds at least one byte, so `wide` is no less than their number.
     encoded = text.encode("utf-8", "surrogatepass")
     wide = len(encoded) - len(text)
     ends = sum(map(encoded.count, _SENTENCE_ENDS))
@@ -106,6 +112,7 @@ def fits_in_one_chunk(text: Utf16Text, size: int, language: str | None) -> bool:
     iterator.setText(text.text)
     status = iterator.getRuleStatus
     words = len([end for end in iterator if status()])
+    # Each sentence may be counted with the two tokens at its start that belong to its neighbour.
     return words + 2 * len(find_sentences(text, language)) <= size
 
 
@@ -127,6 +134,7 @@ def _punkt_sentences(text: Utf16Text, language: str) -> Offsets:
     """Return the end of every sentence that Punkt finds: where the next one starts."""
     if not text.text:
         return np.zeros(0, np.int64)
+    # Punkt's own ends leave out the white space; the next sentence's start does not.
     starts = [start for start, _ in _punkt_tokenizer(language).span_tokenize(text.text)]
     return np.array([*(text.offset(start) for start in starts[1:]), text.length], np.int64)
 

@@ -150,11 +150,13 @@ def word_pieces(words: Words, length: int, size: int, overlap: int) -> list[Piec
     ends = words.ends()
     step = size - overlap
     # Chunk k holds the words from k * step on, and starts where the word before them ends.
+    # The first full chunk needs `size` words, each after it `step` more.
     full = max(0, (len(ends) - size) // step + 1)
     firsts = np.arange(full + 1) * step
     starts = np.where(firsts > 0, ends[np.maximum(firsts, 1) - 1] if len(ends) else 0, 0).tolist()
     full_ends = ends[firsts[:-1] + size - 1].tolist()
     pieces = [Piece(start, end, size) for start, end in zip(starts[:-1], full_ends, strict=True)]
+    # What is left behind the last full chunk, its overlap included: no more than that is no chunk of its own.
     rest = len(ends) - full * step
     if rest > overlap or not pieces:
         pieces.append(Piece(starts[-1], length, rest))
@@ -168,6 +170,7 @@ def _sentence_spans(text: Utf16Text, size: int, overlap: bool, language: str | N
     """
     words = find_words(text)
     ends = find_sentences(text, language)
+    # A sentence starts where the one before it ends; without any sentence there is no start either.
     starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
     counts = words.count(starts, ends).tolist()
     spans: list[Span] = []
@@ -177,6 +180,7 @@ def _sentence_spans(text: Utf16Text, size: int, overlap: bool, language: str | N
         if chunk_words + count <= size:
             chunk_words += count
         else:
+            # The chunk ends before this sentence, unless it is still empty: then the sentence alone is too long.
             if chunk_words == 0:
                 next_words = count
             else:
@@ -188,6 +192,7 @@ def _sentence_spans(text: Utf16Text, size: int, overlap: bool, language: str | N
                 else:
                     chunk_start, chunk_words = chunk_end, count
                 next_words = chunk_words
+            # A sentence that no chunk can hold is cut; its last piece is where the next sentences go on.
             if next_words > size:
                 *whole, last = _cut_sentence(text, chunk_start, end, size)
                 spans += [(piece.start, piece.end) for piece in whole]
@@ -203,6 +208,7 @@ def _repeat_sentence(words: Words, start: int, count: int, next_count: int, size
     """Begin a chunk with the previous sentence, or with its last words where both do not fit."""
     if count + next_count <= size:
         return start, count + next_count
+    # Of the previous sentence no more than half a chunk is repeated, so that something new fits.
     skipped = max(0, count - min(size // 2, _LARGEST_OVERLAP))
     return words.skip(start, skipped), count - skipped + next_count
 

@@ -65,6 +65,7 @@ class _Filling:
     def fill_with_words(self, start: int, end: int, overlap: int) -> list[Span]:
         """Fill chunks with words; each repeats the last words of the one before it, up to `overlap` tokens."""
         words, costs = self._words(start, end)
+        # Running sums: words i to j cost total[j] - total[i].
         total = np.concatenate([[0], np.cumsum(costs)])
         spans: list[Span] = []
         first = 0

@@ -117,15 +117,19 @@ def _block_end(units: npt.NDArray[np.uint16], start: int) -> int:
 
 def _simple_marks(classes: npt.NDArray[np.uint8]) -> Marks:
     """Apply the word rules to characters none of which is hard; marks of the positions after each."""
+    # Classes are unsigned: what is below _LETTER wraps to a large number, so one comparison tests a range.
     joining = (classes - _LETTER) <= _CONNECTOR - _LETTER
+    # A break after every character, but for those that stay together with the next one (WB3, WB3d, WB5 to WB13b).
     marks = np.full(len(classes), BREAK, np.uint8)
     within = joining[:-1] & joining[1:]
     within |= (classes[:-1] == _SPACE) & (classes[1:] == _SPACE)
     within |= (classes[:-1] == _CR) & (classes[1:] == _LF)
     marks[:-1][within] = 0
+    # WB6, WB7, WB11 and WB12: no break on either side of what holds two letters or two digits together.
     middles = _joining_middles(classes)
     marks[middles - 1] = 0
     marks[middles] = 0
+    # A token is a word by its first character: all that joins is of the same kind.
     ends = np.flatnonzero(marks > 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     is_word = joining[starts]
@@ -165,9 +169,11 @@ def _stretches(classes: npt.NDArray[np.uint8], hard: npt.NDArray[np.intp]) -> It
         return
     breaks = np.flatnonzero(_certain_breaks(classes)) + 1
     cuts = np.concatenate([[0], breaks, [len(classes)]])
+    # The piece that each hard character lies in, each piece once.
     pieces = np.searchsorted(cuts, hard, "right") - 1
     pieces = pieces[np.diff(pieces, prepend=-1) > 0]
     starts, ends = cuts[pieces], cuts[pieces + 1]
+    # Join neighbours: a stretch starts at the first piece and behind every wide gap, and ends before each.
     apart = np.flatnonzero(starts[1:] - ends[:-1] > _GAP)
     starts = starts[np.concatenate([[0], apart + 1])]
     ends = ends[np.concatenate([apart, [len(ends) - 1]])]
@@ -178,6 +184,7 @@ def _icu_marks(units: npt.NDArray[np.uint16]) -> Marks:
     """Ask ICU; marks of the positions after each code unit."""
     signed = signed_boundaries(units.tobytes().decode("utf-16-le", "surrogatepass"))
     marks = np.zeros(len(units), np.uint8)
+    # Boundaries count from before the first unit, marks from behind it.
     marks[np.abs(signed) - 1] = np.where(signed > 0, WORD_END, BREAK)
     return marks
 

@@ -110,6 +110,7 @@ def _embedded_field(one: Pending, new: Embeddings | None) -> EmbeddedField:
     rows = one.reusable.rows
     joined = _concat(new, one.reusable.embeddings)
     count_new = len(joined) - len(one.reusable.embeddings)
+    # New rows stand before the reused ones; a chunk takes the next new one or the one that is known to be its own.
     fresh = iter(range(count_new))
     order = [count_new + rows[index] if index in rows else next(fresh) for index in range(len(one.chunks))]
     chunks, embeddings = merge_chunks(one.chunks, joined.take(order))

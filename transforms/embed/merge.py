@@ -29,6 +29,7 @@ def merge_chunks(chunks: Sequence[Chunk], embeddings: Embeddings) -> tuple[tuple
     targets = _target_rows(chunks)
     if len(targets) == 0 or int(targets[-1]) + 1 == len(chunks):
         return tuple(chunks), embeddings
+    # Targets never go down, so a stored row begins wherever they go up.
     firsts = np.flatnonzero(np.diff(targets, prepend=-1))
     bounds = [*firsts.tolist(), len(chunks)]
     merged = tuple(_join(chunks[start:end]) for start, end in pairwise(bounds))
@@ -72,6 +73,7 @@ def _join(members: Sequence[Chunk]) -> Chunk:
 
 
 def _merge_dense(embeddings: DenseEmbeddings, firsts: npt.NDArray[np.intp]) -> DenseEmbeddings:
+    # In double precision, so that the sum of many float32 or int8 rows loses nothing.
     sizes = np.diff(firsts, append=len(embeddings))
     means = np.add.reduceat(embeddings.values.astype(np.float64), firsts) / sizes[:, None]
     is_float = embeddings.values.dtype == np.float32
@@ -86,6 +88,7 @@ def _merge_dense(embeddings: DenseEmbeddings, firsts: npt.NDArray[np.intp]) -> D
 def _merge_sparse(
     embeddings: SparseEmbeddings, targets: npt.NDArray[np.int64], firsts: npt.NDArray[np.intp]
 ) -> SparseEmbeddings:
+    # The stored row of each entry; then sort by row, token and falling weight.
     rows = np.repeat(targets, np.diff(embeddings.indptr))
     order = np.lexsort((-embeddings.weights, embeddings.token_ids, rows))
     rows, tokens, weights = rows[order], embeddings.token_ids[order], embeddings.weights[order]
@@ -93,6 +96,7 @@ def _merge_sparse(
     heaviest = np.ones(len(rows), np.bool_)
     heaviest[1:] = (rows[1:] != rows[:-1]) | (tokens[1:] != tokens[:-1])
     rows, tokens, weights = rows[heaviest], tokens[heaviest], weights[heaviest]
+    # Within a row the heaviest token comes first, as the models give them.
     by_weight = np.lexsort((tokens, -weights, rows))
     return SparseEmbeddings(
         np.searchsorted(rows, np.arange(len(firsts) + 1)).astype(np.int64),

@@ -50,9 +50,13 @@ def _missing_files(folder: Path, state: IndexState) -> list[str]:
 
 
 def _difference(folder: Path, old: IndexState, snapshot: Snapshot, added: Sequence[str]) -> Change:
-    """Compare the documents of the parts that went with those of the parts that came."""
+    """Compare the documents of the parts that went with those of the parts that came.
+
+    A document that is in both has only moved, as rows do when a part is rewritten without its neighbours.
+    """
     documents = read_arrow(folder / old.generation / "documents.arrow")
     current = set(snapshot.parts)
+    # What is left of the old documents: key -> number, for those whose part is gone.
     gone = pa.array([number for name, number in old.parts.items() if name not in current], pa.int32())
     rows = np.flatnonzero(pc.is_in(documents["part"], value_set=gone).to_numpy(zero_copy_only=False))
     left = dict(zip(documents["key"].take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
@@ -65,6 +69,7 @@ def _difference(folder: Path, old: IndexState, snapshot: Snapshot, added: Sequen
         new_rows = []
         for row, key in enumerate(_part_keys(snapshot.path, name)):
             known = left.pop(key, None)
+            # What no new part has taken out of `left` by the end is dead.
             if known is None:
                 new_rows.append(row)
             else:

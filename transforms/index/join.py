@@ -36,6 +36,7 @@ def join_documents(
     tables = [read_arrow(shard / "documents.arrow") for shard in shards]
     if old is not None:
         kept = read_arrow(folder / old.generation / "documents.arrow")
+        # Documents keep their numbers for good; only the part that they are in changes.
         parts = kept["part"].to_numpy().copy()
         parts[dead] = -1
         parts[list(moved.keys())] = list(moved.values())
@@ -88,6 +89,7 @@ def join_chunks(
         tables.append(read_arrow(folder / old.generation / f"{unit.name}.chunks.arrow"))
     for shard, begin in zip(shards, texts, strict=True):
         table = read_arrow(shard / f"{unit.name}.chunks.arrow")
+        # A shard counts from the start of its own texts.
         starts = pc.add(table["text_start"], begin)
         tables.append(table.set_column(table.schema.get_field_index("text_start"), "text_start", starts))
     joined = pa.concat_tables(tables)
@@ -102,6 +104,7 @@ def join_fields(
     for position, name in enumerate(unit.fields):
         field = state.fields[name]
         if field.task_type == "text_embedding":
+            # What the old index has of the file: whatever lies behind, a killed update has left.
             rows = next((other.rows for other in old.units if other.name == unit.name), 0) if old else 0
             vector_bytes = np.dtype(field.dtype).itemsize * field.stored_dimensions
             for path, size in ((state.vectors_path(name), vector_bytes), (state.norms_path(name), 4)):

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.embeddings import SparseEmbeddings
 from transforms.index.sparse_terms import bit_terms, write_tokens
 from transforms.index.state import (
     CHUNK_BITS,
@@ -28,6 +29,7 @@ from transforms.index.state import (
 )
 from transforms.index.tantivy_schema import spaced, sparse_field, text_analyzer, unit_schema
 from transforms.index.texts import Texts, write_texts
+from transforms.table.columns import ChunkColumn, dense_values, from_arrow
 from transforms.table.parts import open_part
 
 BATCH_BYTES = 32 * 1024 * 1024
@@ -173,11 +175,13 @@ def _batches(task: ShardTask, part: PartRows) -> Iterator[pa.RecordBatch]:
     wanted = ["_id", "_source", "content_hash", "fingerprint", *task.state.plain, *task.state.fields]
     columns = [name for name in wanted if name in file.schema_arrow.names]
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    # From the part's own statistics, so that rows with many vectors come in small batches.
     row_bytes = sum(group.total_byte_size for group in groups) / max(file.metadata.num_rows, 1)
     first = 0
     for batch in file.iter_batches(
         batch_size=int(max(1, min(4096, BATCH_BYTES / max(row_bytes, 1)))), columns=columns
     ):
+        # The wanted rows are numbered within the part; `first` turns them into rows of this batch.
         last = first + batch.num_rows
         if part.rows is None:
             yield batch
@@ -214,6 +218,7 @@ def _index_batch(batch: pa.RecordBatch, unit: _Unit, texts: Texts, document: int
     ]
     for name in unit.vectors:
         _write_vectors(batch, name, state, unit)
+    # One number names a chunk: its document above, its position in the document in the lowest bits.
     ids = ((spans.rows + document) << CHUNK_BITS) + spans.positions
     _add_documents(unit, ids.tolist(), rows, pieces, slices)
 
@@ -229,32 +234,19 @@ class _Spans:
     ends: Ints
 
 
-def _chunk_list(batch: pa.RecordBatch, name: str) -> tuple[Ints, pa.Array]:
-    """Number of chunks of each row of a field, and all of them in order."""
-    chunks = pc.struct_field(batch.column(name), "chunks")
-    return pc.list_value_length(chunks).fill_null(0).to_numpy(zero_copy_only=False).astype(
-        np.int64
-    ), chunks.flatten()
-
-
 def _field_spans(batch: pa.RecordBatch, unit: UnitState) -> _Spans:
-    lengths, chunks = _chunk_list(batch, unit.fields[0])
-    starts, ends = (pc.struct_field(chunks, name) for name in ("start_offset", "end_offset"))
-    for other in unit.fields[1:]:
-        other_lengths, other_chunks = _chunk_list(batch, other)
-        same = np.array_equal(lengths, other_lengths) and all(
-            pc.struct_field(other_chunks, name).equals(pc.struct_field(chunks, name))
-            for name in ("source_field", "start_offset", "end_offset")
+    """The chunks of a unit's semantic fields, which must be the same in all of them."""
+    column = ChunkColumn.of(batch.column(unit.fields[0]))
+    for name in unit.fields[1:]:
+        other = ChunkColumn.of(batch.column(name))
+        same = np.array_equal(column.lengths, other.lengths) and all(
+            column.field(place).equals(other.field(place))
+            for place in ("source_field", "start_offset", "end_offset")
         )
         if not same:
-            raise ChunksDiffer(f"{unit.fields[0]} and {other} have different chunks")
-    first = np.cumsum(lengths) - lengths
-    positions = np.arange(lengths.sum()) - np.repeat(first, lengths)
-    sources = pc.struct_field(chunks, "source_field").to_pylist()
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    return _Spans(
-        rows, positions, sources, starts.to_numpy().astype(np.int64), ends.to_numpy().astype(np.int64)
-    )
+            raise ChunksDiffer(f"{unit.fields[0]} and {name} have different chunks")
+    starts, ends = (column.field(name).to_numpy().astype(np.int64) for name in ("start_offset", "end_offset"))
+    return _Spans(column.rows, column.positions, column.field("source_field").to_pylist(), starts, ends)
 
 
 def _value_spans(texts: Texts, name: str) -> _Spans:
@@ -282,6 +274,7 @@ def _chunk_rows(
         spans.rows.tolist(), spans.sources, spans.starts.tolist(), spans.ends.tolist(), strict=True
     ):
         begin, data, offsets = texts.values.get((row, name), (0, b"", None))
+        # UTF-16 offsets become bytes of UTF-8; in ASCII they are the same.
         first, last = (start, end) if offsets is None else (int(offsets[start]), int(offsets[end]))
         piece = data[first:last]
         begins.append(begin + first)
@@ -300,27 +293,25 @@ def _chunk_rows(
 
 def _bit_slices(batch: pa.RecordBatch, name: str, unit: _Unit, state: IndexState) -> list[str]:
     """The bit-slice terms of each chunk's quantized weights, as one blank-separated string a chunk."""
-    embeddings = pc.struct_field(_chunk_list(batch, name)[1], "embeddings")
-    offsets = np.asarray(embeddings.offsets, np.int64)
-    entries = slice(int(offsets[0]), int(offsets[-1]))
-    tokens = embeddings.keys.slice(entries.start, entries.stop - entries.start).dictionary_encode()
-    weights = embeddings.items.slice(entries.start, entries.stop - entries.start).to_numpy()
-    levels = np.rint(weights / state.fields[name].step).astype(np.int64)
-    numbers = tokens.indices.to_numpy().astype(np.int64)
-    vocabulary = tokens.dictionary.to_pylist()
-    counts = np.bincount(numbers, minlength=len(vocabulary)).tolist()
+    embeddings = from_arrow(ChunkColumn.of(batch.column(name)).chunks)
+    assert isinstance(embeddings, SparseEmbeddings)
+    # One step for the whole index: level 255 is the largest weight that there was when it was built.
+    levels = np.rint(embeddings.weights / state.fields[name].step).astype(np.int64)
+    tokens, vocabulary = embeddings.token_ids.astype(np.int64), embeddings.vocabulary
+    counts = np.bincount(tokens, minlength=len(vocabulary)).tolist()
     unit.tokens[name].update(dict(zip(vocabulary, counts, strict=True)))
-    terms, entry_terms = bit_terms(tokens.dictionary, levels, numbers)
-    ends = np.concatenate([[0], np.cumsum(entry_terms)])[offsets - offsets[0]]
+    terms, terms_of_weight = bit_terms(vocabulary, levels, tokens)
+    # Weights become terms, some none and some several: chunk i ends behind the terms of its last weight.
+    ends = np.concatenate([[0], np.cumsum(terms_of_weight)])[embeddings.indptr]
     lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), terms)
     return pc.binary_join(lists, " ").to_pylist()
 
 
 def _write_vectors(batch: pa.RecordBatch, name: str, state: IndexState, unit: _Unit) -> None:
-    lengths, chunks = _chunk_list(batch, name)
-    values = pc.struct_field(chunks, "embeddings").flatten().to_numpy(zero_copy_only=False)
+    column = ChunkColumn.of(batch.column(name))
+    values = dense_values(column.field("embeddings"))
     field_state = state.fields[name]
-    if len(values) != int(lengths.sum()) * field_state.stored_dimensions:
+    if len(values) != len(column.chunks) * field_state.stored_dimensions:
         raise IndexUnusable(
             f"[{name}] has embeddings that are not of {field_state.dimensions} dimensions, as its endpoint says"
         )

@@ -1,6 +1,7 @@
 """Sparse weights as terms: bit slices, and the vocabulary on disk."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from transforms.index.state import Ints
 from transforms.index.tantivy_schema import escape_token
 
 
-def bit_terms(vocabulary: pa.Array, levels: Ints, tokens: Ints) -> tuple[pa.Array, Ints]:
+def bit_terms(vocabulary: Sequence[str], levels: Ints, tokens: Ints) -> tuple[pa.Array, Ints]:
     """The terms of quantized weights: ``token#bit`` for each bit that is set.
+
+    A query adds ``its weight * 2^bit`` for each term that it meets, which sums up to the product of the weights.
 
     Args:
         vocabulary: the tokens.
@@ -23,13 +26,16 @@ def bit_terms(vocabulary: pa.Array, levels: Ints, tokens: Ints) -> tuple[pa.Arra
         The terms in the order of the weights, and how many terms each weight has.
     """
     bits = max(int(levels.max(initial=0)).bit_length(), 1)
+    # A column for each bit; row by row this gives the set bits in the order of the weights.
     weight, bit = np.nonzero(levels[:, None] >> np.arange(bits) & 1)
-    safe = pa.array([escape_token(token) for token in vocabulary.to_pylist()], pa.string())
+    # Every possible term is made once, as text is the costly part: term t * bits + b is bit b of token t.
+    safe = pa.array([escape_token(token) for token in vocabulary], pa.string())
     repeated = safe.take(pa.array(np.repeat(np.arange(len(safe)), bits)))
-    names = pa.array([str(number) for number in range(bits)]).take(
-        pa.array(np.tile(np.arange(bits), len(safe)))
-    )
-    terms = pc.binary_join_element_wise(repeated, names, "#").take(pa.array(tokens[weight] * bits + bit))
+    numbers = pa.array([str(number) for number in range(bits)], pa.string())
+    repeated_numbers = numbers.take(pa.array(np.tile(np.arange(bits), len(safe))))
+    every_term = pc.binary_join_element_wise(repeated, repeated_numbers, "#")
+    # What is wanted of them is then a matter of numbers.
+    terms = every_term.take(pa.array(tokens[weight] * bits + bit))
     return terms, np.bitwise_count(levels).astype(np.int64)
 
 

@@ -3,8 +3,7 @@
     index.json            the state; renamed into place last, so it only ever names complete files
     lock                  held by the process that updates the index
     <epoch>/              append-only files of one full build: texts.bin and one file of vectors a dense field
-    <generation>/         documents.arrow, and for each unit its chunks, its tantivy folder and its token
-    counts
+    <generation>/         documents.arrow, and for each unit its chunks, its tantivy folder and its token counts
 
 A **unit** is a set of chunks that share their text: the chunks of the semantic fields that have the same
 sources and the same chunking, or the whole values of a text field that no semantic field embeds. Documents

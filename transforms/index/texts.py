@@ -16,8 +16,7 @@ class Texts:
     """The source texts of a batch.
 
     Attributes:
-        values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of
-        each
+        values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of each
             UTF-16 code unit, where these differ.
     """
 
@@ -50,6 +49,7 @@ def _byte_offsets(text: str) -> Ints:
     high, low = (units >= 0xD800) & (units < 0xDC00), (units >= 0xDC00) & (units < 0xE000)
     paired = np.zeros(len(units), bool)
     paired[:-1] = high[:-1] & low[1:]
+    # UTF-8 takes a byte below U+0080, two below U+0800, three below U+10000: one more at each limit.
     sizes = 1 + (units >= 0x80).astype(np.int64) + (units >= 0x800) + paired
     sizes[1:][paired[:-1]] = 0
     return np.concatenate([[0], np.cumsum(sizes)])

@@ -7,7 +7,6 @@ the new state is there, so a killed update leaves the old index as it was, and a
 what it has opened.
 """
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from transforms.index.difference import Change, plan_update
 from transforms.index.join import (
@@ -115,15 +115,16 @@ def update_index(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from updating the index; the lock goes with the process."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise IndexUnusable(
-                f"another process is updating the index {folder}; wait for it to end"
-            ) from None
+    """Keep other processes from updating the index; the operating system frees the lock when the process ends."""
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise IndexUnusable(f"another process is updating the index {folder}; wait for it to end") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _usable_state(folder: Path) -> IndexState | None:
@@ -176,6 +177,7 @@ def _catch_up(
     for name, field in state.fields.items():
         field.definition = state.metadata["fields"][name]
         if field.task_type == "sparse_embedding":
+            # The step stays, or the old levels would mean other weights; heavier ones get more bits.
             largest = largest_weight(replace(snapshot, parts=tuple(part.name for part in change.add)), name)
             field.bits = max(field.bits, round(largest / field.step).bit_length())
     if _dead_ratio(old, deleted) > COMPACTION_RATIO:
@@ -243,6 +245,7 @@ def _shares(parts: list[PartRows], processes: int) -> list[list[PartRows]]:
     shares: list[list[PartRows]] = []
     done = 0
     for number in range(processes):
+        # Share `number` has the rows from `done` to `last`, counted over all parts; `at` is where a part begins.
         last = total * (number + 1) // processes
         share, at = [], 0
         for part in parts:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from transforms.index.join import read_arrow
 from transforms.index.snapshot import Snapshot
-from transforms.index.state import IndexState, IndexUnusable, UnitState, document_keys
+from transforms.index.state import IndexState, IndexUnusable, Ints, UnitState, document_keys
 from transforms.index.tantivy_schema import open_tantivy
+from transforms.table.columns import ChunkColumn, dense_values
 from transforms.table.parts import open_part
 
 
@@ -80,28 +80,26 @@ class _OpenRows:
                 path, shape = folder / state.vectors_path(name), (unit.rows, field.stored_dimensions)
                 self.vectors[name] = np.memmap(path, field.dtype, "r", shape=shape)
 
-    def compare(self, batch: pa.RecordBatch, numbers: Any, part: str) -> Iterator[str]:
+    def compare(self, batch: pa.RecordBatch, numbers: Ints, part: str) -> Iterator[str]:
         """Say where the table's rows differ from the unit's."""
+        # The unit's rows are sorted by document, so those of a document are one range.
         begins, ends = (np.searchsorted(self.documents, numbers, side) for side in ("left", "right"))
         rows = np.concatenate(
             [np.arange(*span) for span in zip(begins, ends, strict=True)] or [np.zeros(0, int)]
         )
         for name in self.unit.fields:
-            lists = pc.struct_field(batch.column(name), "chunks")
-            lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-            if not np.array_equal(lengths, ends - begins):
+            column = ChunkColumn.of(batch.column(name))
+            if not np.array_equal(column.lengths, ends - begins):
                 yield f"documents of {part} have another number of chunks in [{name}] than in the table"
                 continue
-            yield from self._compare_chunks(name, lists.flatten(), rows.astype(np.int64), part)
+            yield from self._compare_chunks(name, column, rows.astype(np.int64), part)
 
-    def _compare_chunks(self, name: str, chunks: Any, rows: Any, part: str) -> Iterator[str]:
-        for column in ("start_offset", "end_offset"):
-            if not np.array_equal(
-                self.chunks[column].to_numpy()[rows], pc.struct_field(chunks, column).to_numpy()
-            ):
-                yield f"chunks of {part} in [{name}] have another {column} than in the table"
+    def _compare_chunks(self, name: str, column: ChunkColumn, rows: Ints, part: str) -> Iterator[str]:
+        for offset in ("start_offset", "end_offset"):
+            if not np.array_equal(self.chunks[offset].to_numpy()[rows], column.field(offset).to_numpy()):
+                yield f"chunks of {part} in [{name}] have another {offset} than in the table"
         if name in self.vectors:
-            values = pc.struct_field(chunks, "embeddings").flatten().to_numpy(zero_copy_only=False)
+            values = dense_values(column.field("embeddings"))
             if not np.array_equal(self.vectors[name][rows].reshape(-1), values):
                 yield f"chunks of {part} have other embeddings in [{name}] than in the table"
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from support.index_table import IndexTable
 
@@ -266,7 +265,7 @@ def test_the_state_file_names_the_format(table: IndexTable, index: str) -> None:
 
 
 def test_terms_of_a_weight_are_its_bits() -> None:
-    vocabulary = pa.array(["sack", "two words"])
+    vocabulary = ["sack", "two words"]
     terms, counts = bit_terms(vocabulary, np.array([0b1010, 0, 0b1, 0b100000000]), np.array([0, 1, 1, 0]))
     assert terms.to_pylist() == ["sack#1", "sack#3", "two%20;words#0", "sack#8"]
     assert counts.tolist() == [2, 0, 1, 1]
