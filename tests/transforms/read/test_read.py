@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.run_config import SourceConfig
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.formats import SourceFormat
+from transforms.read.formats import FORMATS, SourceFormat
 from transforms.read.splits import list_splits
 from transforms.records import Document, Failure, Split
 
@@ -247,3 +249,7 @@ def test_a_document_of_50_megabytes_is_read(tmp_path):
     first, second = read_all(path, SourceFormat("jsonl", "_id", 100 * 1024 * 1024))
     assert len(first.source["text"]) == 50_000_000
     assert second.id == "2"
+
+
+def test_every_format_that_a_config_can_name_has_a_reader():
+    assert set(get_args(SourceConfig.model_fields["format"].annotation)) == set(FORMATS)
