@@ -1,15 +1,21 @@
-"""The command line: ``python -m pipeline COMMAND``. Each command is a few lines that call a module of this package.
+"""The command line: ``python -m pipeline COMMAND``. Each command is one function in a module of `pipeline.commands`.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 error, 2 bad config, 3 a gate failed,
 4 more failures than allowed.
 """
 
 import sys
+from importlib import import_module
 
-from pipeline.commands import chunk, endpoints, evaluate, index, infer, run, search, table  # noqa: F401
 from pipeline.commands.app import app
 
-app.add_typer(endpoints.app, name="endpoints")
+# Each module adds its commands to the application; in this order `--help` lists them.
+MODULES = (
+    *("run", "plan", "check", "chunk", "search", "evaluate", "index", "explore", "infer"),
+    *("table", "endpoints"),
+)
+for module in MODULES:
+    import_module(f"pipeline.commands.{module}")
 
 
 def _stop_on_sigterm() -> None:

@@ -1,29 +1,39 @@
-"""Arguments and options that several commands of the command line share."""
+"""Arguments and options that several commands share, and what they stand for."""
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.errors import PipelineError
 
-Format = Literal["table", "json"]
+if TYPE_CHECKING:
+    from models.endpoints.registry import Registry
+
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config, a YAML file.")]
+Index = Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Override one value of the config, e.g. runner.workers=2."
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
+Format = Annotated[Literal["table", "json"], typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Index = Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")]
+Field = Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")]
 
-
-Folder = Annotated[str, typer.Option("--path", metavar="FOLDER", help="Folder of the definitions.")]
 Target = Annotated[
     str, typer.Argument(metavar="[TASK/]ID", help="The endpoint's id, with or without its task type.")
+]
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--path", metavar="FOLDER", help="Folder of the definitions.", show_default=DEFAULT_ENDPOINTS
+    ),
 ]
 ModelsFrom = Annotated[
     str | None,
@@ -34,7 +44,7 @@ Timeout = Annotated[
 ]
 
 
-def index_path(config_or_index: str, overrides: Sequence[str] = ()) -> str:
+def index_path(config_or_index: str, overrides: Sequence[str] | None = None) -> str:
     """The index that a command's first argument means: a folder with an index, or a run config that names one.
 
     Raises:
@@ -44,7 +54,75 @@ def index_path(config_or_index: str, overrides: Sequence[str] = ()) -> str:
 
     if Path(config_or_index).is_dir():
         return config_or_index
-    config = load_config(config_or_index, list(overrides))
+    config = load_config(config_or_index, list(overrides or []))
     if config.index is None:
         raise PipelineError(f"{config_or_index} has no index section; add `index: {{path: out/index}}`")
     return config.index.path
+
+
+def registry_of(path: str | None, config: str | None = None) -> tuple["Registry", Mapping[str, Any]]:
+    """The endpoints of a folder, and the ``models`` section that says where their weights lie.
+
+    Args:
+        path: folder of the definitions; None takes the run config's, or the default one.
+        config: run config whose sections hold.
+    """
+    from models.endpoints.registry import Registry
+
+    if config is None:
+        return Registry(path or DEFAULT_ENDPOINTS), {}
+    from pipeline.config.load import load_config
+
+    loaded = load_config(config)
+    return Registry(path or loaded.endpoints.path), loaded.models
+
+
+def split_target(target: str) -> tuple[str | None, str]:
+    """Split ``TASK/ID`` into task and id; an id has no slash."""
+    task_type, slash, inference_id = target.removeprefix("_inference/").partition("/")
+    return (task_type, inference_id) if slash else (None, target)
+
+
+def read_json(file: str | None) -> Any:
+    """Read a request body from a file, or from standard input.
+
+    Raises:
+        InferenceError: there is none, or it is not JSON.
+    """
+    from models.errors import bad_request
+
+    try:
+        return json.loads(_read_text(file, "the request body is missing; name it with --file, or pipe it in"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        problem = f"the request body is not JSON: {error.msg} at {place}"
+    bad_request(problem, "x_content_parse_exception")
+
+
+def read_lines(file: str | None) -> list[str]:
+    """Read texts, one a line, from a file or from standard input.
+
+    Only line feeds end a line; a text may hold other separators.
+
+    Raises:
+        InferenceError: the file cannot be read, or standard input is a terminal.
+    """
+    lines = _read_text(file, "Field [input] cannot be null").split("\n")
+    texts = [line.removesuffix("\r") for line in lines]
+    return texts[:-1] if texts[-1] == "" else texts
+
+
+def _read_text(file: str | None, nothing: str) -> str:
+    from models.errors import bad_request
+
+    if file in (None, "-"):
+        if sys.stdin is None or sys.stdin.isatty():
+            bad_request(nothing, "action_request_validation_exception")
+        return sys.stdin.buffer.read().decode("utf-8", "replace").removeprefix("\ufeff")
+    try:
+        return Path(str(file)).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        problem = f"[{file}] is not UTF-8 text"
+    except OSError as error:
+        problem = f"[{file}] cannot be read: {error.strerror}"
+    bad_request(problem, "illegal_argument_exception")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.mapping import Mappings
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -59,7 +60,7 @@ class EndpointsConfig(Section):
         path: folder of endpoint definitions, one JSON file each.
     """
 
-    path: str = "run_configs/endpoints"
+    path: str = DEFAULT_ENDPOINTS
 
 
 class TableConfig(Section):
@@ -223,6 +224,3 @@ class RunConfig(Section):
     def run_json(self) -> Path | None:
         """Where the summary of the last run is written: beside the table, where that is a local folder."""
         return None if "://" in self.table.path else Path(self.table.path).parent / "run.json"
-
-
-DEFAULT_PATH = "run_configs/endpoints"

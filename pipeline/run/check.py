@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import yaml
-
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
@@ -12,26 +10,6 @@ from pipeline.run.source import find_splits
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
 from transforms import files
-
-
-def check_config(config: RunConfig, name: str, *, print_config: bool = False) -> None:
-    """Check a config and print the result.
-
-    Args:
-        config: the config, already valid in itself.
-        name: how to call it.
-        print_config: print it with every default instead.
-
-    Raises:
-        ConfigError: with every problem that was found.
-    """
-    problems = find_problems(config)
-    if problems:
-        raise ConfigError(name, problems)
-    if print_config:
-        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    else:
-        print(f"{name}: ready to run")
 
 
 def find_problems(config: RunConfig) -> list[str]:

@@ -5,7 +5,6 @@ loopback address unless told otherwise, and answers only requests that name the 
 page elsewhere cannot read the index through the user's browser.
 """
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.commands.arguments import index_path
 from pipeline.errors import PipelineError
+from pipeline.logs import log
 from pipeline.search.filters import parse_filters
 from pipeline.search.open_index import OpenUnit, SearchIndex
 from pipeline.search.retrievers import available_modes
@@ -31,8 +30,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHOWN_TOKENS = 24
 
 
-def explore_command(target: str, host: str, port: int, overrides: Sequence[str]) -> None:
+def explore(path: str, host: str, port: int) -> None:
     """Serve the page until interrupted.
+
+    Args:
+        path: the index.
+        host: address to listen on.
+        port: its port; 0 takes a free one.
 
     Raises:
         PipelineError: there is no index, or the extra is not installed.
@@ -41,16 +45,11 @@ def explore_command(target: str, host: str, port: int, overrides: Sequence[str])
         import uvicorn
     except ImportError:
         raise PipelineError("explore needs an extra: pip install 'semantic-ingest[explore]'") from None
-    path = index_path(target, overrides)
     app = create_app(path, [*LOOPBACK, "[::1]"] if host in LOOPBACK else ["*"])
     config = uvicorn.Config(app, host=host, port=port, log_level="warning")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
-    print(
-        f"exploring {path} at http://{host}:{socket.getsockname()[1]}/ (Ctrl-C ends it)",
-        file=sys.stderr,
-        flush=True,
-    )
+    log.info("exploring %s at http://%s:%s/ (Ctrl-C ends it)", path, host, socket.getsockname()[1])
     server.run(sockets=[socket])
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from models.errors import InferenceError
 from pipeline.__main__ import main
-from pipeline.commands.chunk import chunk, chunk_lines
+from pipeline.commands.chunk import chunk
 from pipeline.errors import ConfigError, PipelineError
+from transforms.chunk.json_lines import chunk_lines
 
 
 def answers(*lines):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from models.endpoints.registry import Usage
-from pipeline.config.run_config import DEFAULT_PATH
+from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.errors import PipelineError
 
 
@@ -46,7 +46,7 @@ def _run_configs(endpoints_path: str, configs: Sequence[str]) -> Iterator[tuple[
         config = _read(file, required=str(file) in configs)
         section = config.get("endpoints")
         named = section.get("path") if isinstance(section, dict) else None
-        if config and Path(named or DEFAULT_PATH).resolve() == folder:
+        if config and Path(named or DEFAULT_ENDPOINTS).resolve() == folder:
             yield str(file), config
 
 

@@ -1,0 +1,88 @@
+"""How commands print: a table for people, JSON for programs, errors as Elasticsearch answers them."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+Parameters = ParamSpec("Parameters")
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON.
+
+    Args:
+        value: what `json` can write.
+        indent: spaces a level; None prints one line.
+    """
+    try:
+        print(json.dumps(value, indent=indent, ensure_ascii=False))
+    except UnicodeEncodeError:  # half a surrogate pair, or a terminal of another encoding
+        print(json.dumps(value, indent=indent))
+
+
+def print_table(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, lines: bool = False
+) -> None:
+    """Print rows below their names.
+
+    Args:
+        names: headings; underscores become blanks. Without any, the first column names the rows.
+        rows: cells: None prints nothing, whole numbers get separators, rich texts keep their styles.
+        title: a line above the table.
+        lines: draw a line between rows, for cells that take several lines.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.HORIZONTALS if lines else None,
+        show_lines=lines,
+        show_header=bool(names),
+        padding=(0, 2, 0, 0),
+    )
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    # Piped into a file or a pager a line is never folded.
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def _cell(value: Any) -> Any:
+    """A table's cell; a string is shown as it stands, square brackets and all."""
+    from rich.text import Text
+
+    if isinstance(value, Text):
+        return value
+    shown = "" if value is None else f"{value:,}" if type(value) is int else str(value)
+    return Text(printable(shown))
+
+
+def printable(text: str) -> str:
+    """Show control characters as symbols, so that no text can steer the terminal; the length stays the same."""
+    controls = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+    lone = dict.fromkeys((*range(0x7F, 0xA0), *range(0xD800, 0xE000)), 0xFFFD)
+    return text.translate({**controls, **lone})
+
+
+def answers_in_json(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Let a command that fails print the error body that Elasticsearch would answer, and exit with 1."""
+
+    @wraps(command)
+    def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        from models.errors import InferenceError
+
+        try:
+            command(*args, **kwargs)
+        except InferenceError as error:
+            print_json(error.to_json())
+            print(f"error: {error.reason}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return answer
