@@ -1,23 +1,14 @@
 """The application: command line, run config, Beam graph, search and evaluation.
 
-Importing it is cheap: the Python API (`load_table`, `open_index`, `evaluate`, see `pipeline.api`) is imported when it
-is first used.
+Importing it is cheap: the Python API (see `pipeline.api`) is imported when one of its names is first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import (
-        EvaluationResult,
-        Frame,
-        LoadedTable,
-        OpenIndex,
-        evaluate,
-        load_table,
-        open_index,
-    )
+    from pipeline.api import *  # noqa: F403
 
-__all__ = [
+__all__ = [  # noqa: F405
     "EvaluationResult",
     "Frame",
     "LoadedTable",

@@ -1,15 +1,17 @@
 """The public Python API: open what a run made, search it, measure it, and get it as Arrow, pandas or polars.
 
-from pipeline import load_table, open_index, evaluate
+The package's own list, `pipeline.__all__`, says which names are public::
 
-table = load_table("out/quickstart/table")
-table.documents().to_pandas()
-table.chunks("text_dense").to_polars()
+    from pipeline import load_table, open_index, evaluate
 
-index = open_index("out/quickstart/index")
-index.search("career sacks", mode="dense", k=5).to_pandas()
+    table = load_table("out/quickstart/table")
+    table.documents().to_pandas()
+    table.chunks("text_dense").to_polars()
 
-evaluate(index, "data/xquad/queries.jsonl", "data/xquad/qrels.tsv").measures().to_pandas()
+    index = open_index("out/quickstart/index")
+    index.search("career sacks", mode="dense", k=5).to_pandas()
+
+    evaluate(index, "data/xquad/queries.jsonl", "data/xquad/qrels.tsv").measures().to_pandas()
 """
 
 from collections.abc import Mapping, Sequence
@@ -146,7 +148,7 @@ class LoadedTable:
 
 
 def _texts(sources: Sequence[str], column: "ChunkColumn") -> list[str]:
-    """The text of each chunk, cut out of the source of its row."""
+    """The text of each chunk, the slice of its source field that its offsets, in UTF-16 units, name."""
     import orjson
 
     from transforms.field_values import joined_values
@@ -186,7 +188,7 @@ class OpenIndex:
 
         Args:
             query: what to look for.
-            **options: as in `pipeline.search.SearchOptions`: mode, field, k, filter, fusion, weights, pruning.
+            **options: as in `pipeline.search.search.SearchOptions`: mode, field, k, filter, fusion, weights, pruning.
         """
         return self.search_many([query], **options)
 

@@ -55,12 +55,13 @@ def evaluate(
 
 
 def _print_measures(result: dict[str, Any]) -> None:
+    from pipeline.evaluation.evaluate import shown
+
     measures = list(next(iter(result["modes"].values())))
     rows = []
     for mode, means in result["modes"].items():
         intervals = result["intervals"][mode]
-        cells = [f"{means[one]:.4f} [{intervals[one][0]:.3f}, {intervals[one][1]:.3f}]" for one in measures]
-        rows.append([mode, *cells])
+        rows.append([mode, *(shown(means[measure], intervals[measure]) for measure in measures)])
     size = f"{result['queries']} queries, table version {result['table_version']}"
     title = f"{size} (95 % confidence intervals by bootstrap over queries)"
     print_table(("mode", *measures), rows, title=title)

@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
-from pipeline.search.fusion import reciprocal_rank
-from pipeline.search.open_index import SearchIndex
+from pipeline.search.open_index import SearchIndex, opened
 from pipeline.search.ranking import Ranking
-from pipeline.search.retrievers import Leg, Mode, available_modes, find_legs, rank_leg
-from pipeline.search.search import RANK_WINDOW
+from pipeline.search.retrievers import Mode, Retriever, available_modes, find_retrievers, retrieve
+from pipeline.search.search import RANK_WINDOW, SearchOptions, join
 from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.index.update import update_index
@@ -28,7 +27,13 @@ DEPTH = 1000
 """Documents that are ranked for each query."""
 
 BLOCK_QUERIES = 256
+"""Queries that are embedded and ranked at a time."""
+
 SAMPLES = 2_000
+"""Bootstrap samples of an interval."""
+
+PERMUTATIONS = 10_000
+"""Random signs of a paired test: p values down to 0.0001."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class ModeResult:
     def interval(self, measure: str) -> tuple[float, float]:
         """The 95 % bootstrap confidence interval of the mean over queries."""
         values = self.values[measure]
+        # A sample draws as many queries as there are, with replacement; the interval holds 95 % of the samples' means.
         picks = np.random.default_rng(0).integers(0, len(values), (SAMPLES, len(values)))
         low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
         return float(low), float(high)
@@ -128,18 +134,31 @@ class Evaluation:
 def paired_test(first: Floats, second: Floats) -> tuple[float, float]:
     """The difference of two means over the same queries, and how often chance alone makes one as large.
 
-    A randomization test: were the two alike, each query's difference would be as likely to have the other
-    sign.
+    A two-sided randomization test (Smucker et al., CIKM 2007): were the two alike, each query's difference would be as
+    likely to have the other sign.
+
+    Args:
+        first: a measure of each query.
+        second: the same of the same queries, measured otherwise.
+
+    Returns:
+        The difference of the means, second less first, and its p value.
     """
     differences = second - first
     observed = float(differences.mean())
-    signs = (
-        np.random.default_rng(0).integers(0, 2, (SAMPLES * 5, len(differences)), np.int8).astype(np.float64)
-        * 2
-        - 1
-    )
+    # A row of signs is one world in which chance alone decided which of the two got which value.
+    random = np.random.default_rng(0)
+    signs = random.integers(0, 2, (PERMUTATIONS, len(differences)), np.int8).astype(np.float64) * 2 - 1
     chance = np.abs(signs @ differences) / len(differences)
-    return observed, float((np.sum(chance >= abs(observed) - 1e-12) + 1) / (len(chance) + 1))
+    # What was observed is one of the worlds, so p is never 0; sums of the same numbers may differ in the last digits.
+    as_large = chance >= abs(observed) - 1e-12
+    return observed, float((np.sum(as_large) + 1) / (PERMUTATIONS + 1))
+
+
+def shown(mean: float, interval: Sequence[float]) -> str:
+    """A mean with its confidence interval, as tables show it."""
+    low, high = interval
+    return f"{mean:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def evaluate(
@@ -164,16 +183,16 @@ def evaluate(
     Raises:
         PipelineError: no query has a judgement, or the index has no such field.
     """
-    opened = SearchIndex(index) if isinstance(index, str) else index
+    index = opened(index)
     judged = {query: text for query, text in queries.items() if query in qrels}
     if not judged:
         raise PipelineError(
             "no query has a judgement: the ids of the queries and of the judgements do not meet"
         )
     relevant = {query: dict(qrels[query]) for query in judged}
-    runs = run_modes(opened, judged, modes or available_modes(opened, field), field, depth)
+    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth)
     results = {mode: ModeResult(run, _measure(run, relevant, judged)) for mode, run in runs.items()}
-    return Evaluation(judged, relevant, results, int(opened.state.table["version"]))
+    return Evaluation(judged, relevant, results, int(index.state.table["version"]))
 
 
 def evaluate_index(
@@ -195,30 +214,37 @@ def evaluate_index(
 def run_modes(
     index: SearchIndex, queries: Mapping[str, str], modes: Sequence[Mode], field: str | None, depth: int
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Rank documents for each query: mode -> query -> document id -> score. Rankings are shared between modes."""
-    legs = {mode: find_legs(index, mode, field) for mode in modes}
+    """Rank documents for each query: mode -> query -> document id -> score.
+
+    Modes share retrievers: `hybrid` joins what the others have ranked already.
+    """
+    retrievers = {mode: find_retrievers(index, mode, field) for mode in modes}
     runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in modes}
     names = list(queries)
+    # Many queries at a time make one matrix product; all of them at once could take more memory than there is.
     for first in range(0, len(names), BLOCK_QUERIES):
         block = names[first : first + BLOCK_QUERIES]
         texts = [queries[name] for name in block]
-        done: dict[Leg, list[Ranking]] = {}
-        for leg in dict.fromkeys(leg for found in legs.values() for leg in found):
-            done[leg] = rank_leg(index, leg, texts, depth)
-        for mode, found in legs.items():
+        needed = dict.fromkeys(one for found in retrievers.values() for one in found)
+        ranked = {one: retrieve(index, one, texts, depth) for one in needed}
+        for mode, found in retrievers.items():
             for at, name in enumerate(block):
-                runs[mode][name] = _scores(index, mode, [done[leg][at] for leg in found], depth)
+                runs[mode][name] = _scores(index, mode, found, [ranked[one][at] for one in found], depth)
     return runs
 
 
-def _scores(index: SearchIndex, mode: Mode, rankings: Sequence[Ranking], depth: int) -> dict[str, float]:
-    if not rankings:
-        return {}
-    if mode != "hybrid":
-        pairs = zip(rankings[0].documents.tolist(), rankings[0].scores.tolist(), strict=True)
-        return {index.ids[document]: score for document, score in pairs}
-    windows = [ranking.first(RANK_WINDOW) for ranking in rankings]
-    return {index.ids[hit.document]: hit.score for hit in reciprocal_rank(windows, depth)}
+def _scores(
+    index: SearchIndex,
+    mode: Mode,
+    retrievers: Sequence[Retriever],
+    rankings: Sequence[Ranking],
+    depth: int,
+) -> dict[str, float]:
+    """Document id -> score of one query, best first."""
+    if mode == "hybrid":  # joins as many documents of each ranking as a search does
+        rankings = [ranking.first(RANK_WINDOW) for ranking in rankings]
+    hits = join(rankings, retrievers, SearchOptions(mode, k=depth))
+    return {index.ids[hit.document]: hit.score for hit in hits}
 
 
 def _measure(

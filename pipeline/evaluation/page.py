@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult
+from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult, shown
 
 COLOURS = ("#0b6e99", "#c4501b", "#3f7d20", "#7a3e9d")
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
@@ -67,9 +67,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _measures(evaluation: Evaluation) -> str:
     rows = []
     for name, result in evaluation.modes.items():
-        intervals = {measure: result.interval(measure) for measure in MEASURES}
-        cells = [f"{result.mean(m):.4f} [{low:.3f}, {high:.3f}]" for m, (low, high) in intervals.items()]
-        rows.append([name, *cells])
+        rows.append([name, *(shown(result.mean(measure), result.interval(measure)) for measure in MEASURES)])
     return _table(["mode", *MEASURES], rows)
 
 
@@ -96,9 +94,9 @@ def recall_curve(
         relevant = {document for document, relevance in judged.items() if relevance > 0}
         if relevant:
             found = [document in relevant for document in list(run.get(query, {}))[:depth]]
-            total += np.pad(np.cumsum(found), (0, depth - len(found)), "edge" if found else "constant") / len(
-                relevant
-            )
+            # Recall stays as it is below the last document that was found.
+            padding = (0, depth - len(found))
+            total += np.pad(np.cumsum(found), padding, "edge" if found else "constant") / len(relevant)
     curve: list[float] = (total / max(len(qrels), 1)).tolist()
     return curve
 
@@ -108,6 +106,7 @@ def recall_plot(evaluation: Evaluation, depth: int = 100) -> str:
     curves = {
         name: recall_curve(result.run, evaluation.qrels, depth) for name, result in evaluation.modes.items()
     }
+    # The first ranks matter most: they get the room, on a logarithmic axis.
     x = [MARGIN + (WIDTH - 2 * MARGIN) * np.log(rank) / np.log(depth) for rank in range(1, depth + 1)]
     lines = [
         _axes([f"{rank}" for rank in (1, 10, 100)], [0, 0.5, 1], ["0", "0.5", "1"], "documents", "recall")

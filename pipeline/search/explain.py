@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.search.open_index import OpenUnit, SearchIndex
 from pipeline.search.ranking import bm25_terms, sparse_query
-from pipeline.search.retrievers import Leg
+from pipeline.search.retrievers import Retriever
 from transforms.index.state import CHUNK_BITS
 from transforms.index.tantivy_schema import spaced
 
@@ -23,8 +23,8 @@ class TokenMatch:
     Attributes:
         token: the token, or BM25's term.
         query_weight: its weight in the query (BM25: how often it occurs).
-        chunk_weight: its weight in the chunk, as the index holds it (BM25: 0, it has none apart from the
-        score). score: what it adds to the chunk's score.
+        chunk_weight: its weight in the chunk, as the index holds it (BM25: 0, it has none apart from the score).
+        score: what it adds to the chunk's score.
     """
 
     token: str
@@ -40,22 +40,21 @@ def address_of(unit: OpenUnit, row: int) -> Any:
     document = int(unit.documents[row])
     query = tantivy.Query.term_set_query(unit.schema, "document", [document])
     rows = unit.rows_of(document)
-    addresses = [
-        address for _, address in unit.searcher.search(query, rows.stop - rows.start, count=False).hits
-    ]
+    hits = unit.searcher.search(query, rows.stop - rows.start, count=False).hits
+    addresses = [address for _, address in hits]
     chunk = (document << CHUNK_BITS) + row - rows.start
     return addresses[unit.searcher.fast_field_values("chunk", addresses).index(chunk)]
 
 
-def explain_bm25(leg: Leg, text: str, row: int) -> list[TokenMatch]:
+def explain_bm25(retriever: Retriever, text: str, row: int) -> list[TokenMatch]:
     """What each term of a query adds to a chunk's BM25 score, most first."""
     import tantivy
 
-    address, unit = address_of(leg.unit, row), leg.unit
+    address, unit = address_of(retriever.unit, row), retriever.unit
     matches = []
     for term, count in bm25_terms(unit, text).items():
         score = 0.0
-        for source in leg.sources:
+        for source in retriever.sources:
             name = f"text{unit.state.sources.index(source)}"
             query = tantivy.Query.term_query(unit.schema, name, term, index_option="freq")
             score += count * _score(query, unit, address)
@@ -63,10 +62,12 @@ def explain_bm25(leg: Leg, text: str, row: int) -> list[TokenMatch]:
     return _sorted(matches)
 
 
-def explain_sparse(index: SearchIndex, leg: Leg, weights: Mapping[str, float], row: int) -> list[TokenMatch]:
+def explain_sparse(
+    index: SearchIndex, retriever: Retriever, weights: Mapping[str, float], row: int
+) -> list[TokenMatch]:
     """What each token of a query adds to a chunk's dot product, most first."""
-    address, unit = address_of(leg.unit, row), leg.unit
-    number, field = index.state.field_number(leg.field), index.fields[leg.field]
+    address, unit = address_of(retriever.unit, row), retriever.unit
+    number, field = index.state.field_number(retriever.field), index.fields[retriever.field]
     matches = []
     for token, weight in weights.items():
         chunk_weight = _score(sparse_query(unit, number, field, {token: 1.0}), unit, address)

@@ -187,6 +187,11 @@ class SearchIndex:
         return FoundChunk(source, values["start_offset"], values["end_offset"], text)
 
 
+def opened(index: SearchIndex | str) -> SearchIndex:
+    """An index as it is, or the one in a folder."""
+    return SearchIndex(index) if isinstance(index, str) else index
+
+
 def _arrow(path: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 

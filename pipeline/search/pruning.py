@@ -9,11 +9,9 @@ class Pruning:
     """Elasticsearch's ``pruning_config``.
 
     Attributes:
-        tokens_freq_ratio_threshold: a token is frequent when it is in this many times as many chunks as the
-        average
+        tokens_freq_ratio_threshold: a token is frequent when it is in this many times as many chunks as the average
             token.
-        tokens_weight_threshold: a token is light when its weight is at most this share of the query's
-        heaviest.
+        tokens_weight_threshold: a token is light when its weight is at most this share of the query's heaviest.
     """
 
     tokens_freq_ratio_threshold: float = 5.0
@@ -44,6 +42,7 @@ def prune_tokens(
     """
     if not weights or not counts:
         return {}
+    # The share of the chunks that the average token is in.
     average_ratio = sum(counts.values()) / chunks / len(counts)
     frequent = pruning.tokens_freq_ratio_threshold * average_ratio
     light = pruning.tokens_weight_threshold * max(weights.values())

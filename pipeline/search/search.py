@@ -11,17 +11,18 @@ from models.embeddings import SparseEmbeddings
 from pipeline.errors import PipelineError
 from pipeline.search.explain import TokenMatch, explain_bm25, explain_sparse, highlighted, marked
 from pipeline.search.filters import Filter, matching
-from pipeline.search.fusion import FusedHit, linear, reciprocal_rank
-from pipeline.search.open_index import FoundChunk, SearchIndex
+from pipeline.search.fusion import FusedHit, alone, linear, reciprocal_rank
+from pipeline.search.open_index import FoundChunk, SearchIndex, opened
 from pipeline.search.pruning import Pruning
 from pipeline.search.query_embedding import embed_queries
 from pipeline.search.ranking import Ranking
-from pipeline.search.retrievers import Leg, Mode, find_legs, rank_leg, sparse_weights
+from pipeline.search.retrievers import Mode, Retriever, find_retrievers, retrieve, sparse_weights
 
 RANK_WINDOW = 100
 """Documents of each ranking that a hybrid search joins, at least."""
 
-LEG_WEIGHTS = {"bm25": 1.0, "sparse": 1.0, "dense": 1.0}
+WEIGHTS = {"bm25": 1.0, "sparse": 1.0, "dense": 1.0}
+"""Weight of each kind of retriever in linear fusion."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class SearchOptions:
     """How to search.
 
     Attributes:
-        mode: how to rank; `hybrid` joins all rankings that the field has.
+        mode: how to rank; `hybrid` joins all retrievers that the field has.
         field: a semantic field, or a text field; by default the first that fits the mode.
         k: number of documents.
         filter: which documents may be found, as an Elasticsearch query on plain fields.
         fusion: how `hybrid` joins: reciprocal rank fusion, or a weighted sum of min-max scaled scores.
-        weights: weight of each kind of ranking in the weighted sum.
+        weights: weight of each kind of retriever in the weighted sum.
         pruning: which tokens of a sparse query to leave out; none by default.
         explain: say of each hit which tokens met.
     """
@@ -44,7 +45,7 @@ class SearchOptions:
     k: int = 10
     filter: Filter | None = None
     fusion: Literal["rrf", "linear"] = "rrf"
-    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: LEG_WEIGHTS)
+    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: WEIGHTS)
     pruning: Pruning | None = None
     explain: bool = False
 
@@ -58,8 +59,8 @@ class Hit:
         score: its score, that of its best chunk.
         chunk: the best chunk.
         highlight: the chunk's text as HTML, with ``<em>`` around the words of the query.
-        parts: hybrid search: what each ranking added to the score.
-        explanation: ranking -> the tokens of the query that the chunk has; only when asked for.
+        parts: hybrid search: what each retriever added to the score.
+        explanation: retriever -> the tokens of the query that the chunk has; only when asked for.
     """
 
     id: str
@@ -103,82 +104,83 @@ def search_many(
     index: SearchIndex | str, queries: Sequence[str], options: SearchOptions | None = None, **changes: Any
 ) -> list[list[Hit]]:
     """Find the best documents for each of several queries; see `search`."""
-    opened = SearchIndex(index) if isinstance(index, str) else index
+    index = opened(index)
     options = replace(options or SearchOptions(), **changes)
     if options.k < 1:
         raise PipelineError(f"[k] is the number of documents to find, at least 1; got {options.k}")
     if not all(query.strip() for query in queries):
         raise PipelineError("a query is empty: there is nothing to look for")
-    legs = find_legs(opened, options.mode, options.field)
-    allowed = None if options.filter is None else matching(opened, options.filter)
+    retrievers = find_retrievers(index, options.mode, options.field)
+    allowed = None if options.filter is None else matching(index, options.filter)
+    # What is to be joined is ranked deeper: a document that every ranking has low may come first.
     depth = max(options.k, RANK_WINDOW) if options.mode == "hybrid" else options.k
-    by_leg = [rank_leg(opened, leg, queries, depth, allowed=allowed, pruning=options.pruning) for leg in legs]
-    return [
-        _hits(opened, query, options, legs, [rankings[at] for rankings in by_leg])
-        for at, query in enumerate(queries)
+    ranked = [
+        retrieve(index, retriever, queries, depth, allowed=allowed, pruning=options.pruning)
+        for retriever in retrievers
     ]
+    hits = []
+    for at, query in enumerate(queries):
+        rankings = [of_queries[at] for of_queries in ranked]
+        found = join(rankings, retrievers, options)
+        hits.append([_hit(index, query, options, retrievers, rankings[one.best], one) for one in found])
+    return hits
 
 
-def fuse(rankings: Sequence[Ranking], legs: Sequence[Leg], options: SearchOptions) -> list[FusedHit]:
-    """Join the rankings of a hybrid search.
+def join(
+    rankings: Sequence[Ranking], retrievers: Sequence[Retriever], options: SearchOptions
+) -> list[FusedHit]:
+    """The documents of a search, best first: those of its one ranking, or of all rankings of a hybrid search.
+
+    Args:
+        rankings: one of each retriever.
+        retrievers: the retrievers of `find_retrievers`.
+        options: how to join.
 
     Raises:
-        PipelineError: a weight is missing.
+        PipelineError: linear fusion lacks the weight of a retriever.
     """
+    if options.mode != "hybrid":
+        return [hit for ranking in rankings for hit in alone(ranking)]
     if options.fusion == "rrf":
         return reciprocal_rank(rankings, options.k)
-    missing = [leg.mode for leg in legs if leg.mode not in options.weights]
+    kinds = [retriever.mode for retriever in retrievers]
+    missing = [kind for kind in kinds if kind not in options.weights]
     if missing:
-        raise PipelineError(
-            f"no weight for {missing[0]}; name one for each of {', '.join(leg.mode for leg in legs)}"
-        )
-    return linear(rankings, [options.weights[leg.mode] for leg in legs], options.k)
-
-
-def _hits(
-    index: SearchIndex, query: str, options: SearchOptions, legs: Sequence[Leg], rankings: Sequence[Ranking]
-) -> list[Hit]:
-    if not legs:
-        return []
-    if options.mode == "hybrid":
-        found = fuse(rankings, legs, options)
-    else:
-        pairs = zip(rankings[0].documents.tolist(), rankings[0].scores.tolist(), strict=True)
-        found = [FusedHit(document, score, (), 0) for document, score in pairs]
-    return [_hit(index, query, options, legs, rankings, hit) for hit in found]
+        raise PipelineError(f"no weight for {missing[0]}; name one for each of {', '.join(kinds)}")
+    return linear(rankings, [options.weights[kind] for kind in kinds], options.k)
 
 
 def _hit(
     index: SearchIndex,
     query: str,
     options: SearchOptions,
-    legs: Sequence[Leg],
-    rankings: Sequence[Ranking],
-    hit: FusedHit,
+    retrievers: Sequence[Retriever],
+    ranking: Ranking,
+    found: FusedHit,
 ) -> Hit:
-    ranking = rankings[hit.best]
-    row = int(ranking.rows[np.flatnonzero(ranking.documents == hit.document)[0]])
+    """Show a document by its best chunk in the ranking that added most to its score."""
+    row = int(ranking.rows[np.flatnonzero(ranking.documents == found.document)[0]])
     chunk = index.chunk(ranking.unit, row)
     explanation = {}
     if options.explain:
-        same_unit = [leg for leg in legs if leg.unit is ranking.unit]
-        explanation = {leg.name: explain(index, leg, query, row, options.pruning) for leg in same_unit}
-    tokens = [match.token for found in explanation.values() for match in found]
-    spans = highlighted(ranking.unit, chunk.text, query, tokens)
-    parts = {leg.name: part for leg, part in zip(legs, hit.parts, strict=True) if part} if hit.parts else {}
-    return Hit(
-        index.document_id(hit.document), hit.score, chunk, marked(chunk.text, spans), parts, explanation
-    )
+        # Another unit has other chunks: only retrievers of this one can say something of this chunk.
+        same_unit = [one for one in retrievers if one.unit is ranking.unit]
+        explanation = {one.name: explain(index, one, query, row, options.pruning) for one in same_unit}
+    tokens = [match.token for matches in explanation.values() for match in matches]
+    highlight = marked(chunk.text, highlighted(ranking.unit, chunk.text, query, tokens))
+    names = [retriever.name for retriever in retrievers] if found.parts else []
+    parts = {name: part for name, part in zip(names, found.parts, strict=True) if part}
+    return Hit(index.document_id(found.document), found.score, chunk, highlight, parts, explanation)
 
 
 def explain(
-    index: SearchIndex, leg: Leg, query: str, row: int, pruning: Pruning | None = None
+    index: SearchIndex, retriever: Retriever, query: str, row: int, pruning: Pruning | None = None
 ) -> list[TokenMatch]:
-    """Which tokens of a query a chunk has, by one ranking; a dense ranking has no tokens."""
-    if leg.mode == "bm25":
-        return explain_bm25(leg, query, row)
-    if leg.mode == "dense":
+    """Which tokens of a query a chunk has, by one retriever; a dense one has no tokens."""
+    if retriever.mode == "bm25":
+        return explain_bm25(retriever, query, row)
+    if retriever.mode == "dense":
         return []
-    embeddings = embed_queries(index.state, leg.field, [query])
+    embeddings = embed_queries(index.state, retriever.field, [query])
     assert isinstance(embeddings, SparseEmbeddings)
-    return explain_sparse(index, leg, sparse_weights(index, leg, embeddings, 0, pruning), row)
+    return explain_sparse(index, retriever, sparse_weights(index, retriever, embeddings, 0, pruning), row)

@@ -19,7 +19,7 @@ from pipeline.search.open_index import SearchIndex
 from pipeline.search.pruning import Pruning, prune_tokens
 from pipeline.search.query_embedding import embed_queries
 from pipeline.search.ranking import Ranking
-from pipeline.search.retrievers import find_legs, rank_vectors
+from pipeline.search.retrievers import find_retrievers, rank_vectors
 from pipeline.search.search import search, search_many
 from transforms.index.state import FieldState, IndexState
 from transforms.index.update import update_index
@@ -262,16 +262,16 @@ def test_text_fields_are_searched_by_their_values(index: SearchIndex) -> None:
 
 
 def test_modes_find_their_fields(index: SearchIndex) -> None:
-    assert [leg.name for leg in find_legs(index, "hybrid", "text")] == [
+    assert [retriever.name for retriever in find_retrievers(index, "hybrid", "text")] == [
         "bm25:text",
         "sparse:text_sparse",
         "dense:text_dense",
     ]
-    assert [leg.name for leg in find_legs(index, "hybrid", "text_dense")] == [
+    assert [retriever.name for retriever in find_retrievers(index, "hybrid", "text_dense")] == [
         "bm25:text_dense",
         "dense:text_dense",
     ]
-    assert [leg.name for leg in find_legs(index, "hybrid", "title")] == ["bm25:title"]
+    assert [retriever.name for retriever in find_retrievers(index, "hybrid", "title")] == ["bm25:title"]
     with pytest.raises(
         PipelineError, match=r"\[text_sparse\] has no dense embeddings; fields that have: text_dense"
     ):
@@ -298,9 +298,9 @@ def test_pruned_searches_score_less(index: SearchIndex) -> None:
 
 def test_queries_of_another_model_are_refused(index: SearchIndex, table: IndexTable) -> None:
     other = DenseEmbeddings(np.zeros((1, 32), np.float32), np.zeros(1, bool), np.zeros(1, np.int32))
-    (leg,) = find_legs(index, "dense", None)
+    (retriever,) = find_retrievers(index, "dense", None)
     with pytest.raises(PipelineError, match="has embeddings of 64 numbers, the query has 32"):
-        rank_vectors(index, leg, other, 10)
+        rank_vectors(index, retriever, other, 10)
 
 
 def test_an_endpoint_that_changed_is_refused(index: SearchIndex, tmp_path: Path) -> None:
