@@ -1,5 +1,6 @@
-"""Files on local disks and object stores, through Beam's FileSystems: list, read, and write so that a half-written
-file never carries its final name.
+"""Files on local disks and object stores, through Beam's FileSystems.
+
+Listed, read, and written so that a half-written file never carries its final name.
 """
 
 import os

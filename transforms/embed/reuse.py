@@ -1,5 +1,6 @@
-"""Use embeddings again: where a chunk of a changed document has the text of a chunk of its previous row, and the
-model is the same, the vector is the same too.
+"""Use embeddings again: the same text and the same model give the same vector.
+
+Where a chunk of a changed document has the text of a chunk of its previous row, the embedding is taken from there.
 """
 
 from collections import OrderedDict
@@ -79,6 +80,7 @@ class PreviousRows:
         starts = self._starts.get(previous.part)
         if starts is None:
             starts = self._starts[previous.part] = self._row_group_starts(previous.part)
+        # The last row group that starts at the row or before it.
         group = int(np.searchsorted(starts, previous.row, side="right")) - 1
         table = self._group(previous.part, group)
         if field not in table.column_names:

@@ -116,6 +116,7 @@ def join_fields(
             counts = read_tokens(folder / old.tokens_path(name)) if old else Counter()
             for shard in shards:
                 counts.update(read_tokens(shard / f"tokens-{unit.name}-{position}.arrow"))
+            # Of every document that was ever added: deleted ones are in tantivy's lists as well, until it merges.
             field.postings = counts.total()
             write_tokens(folder / state.tokens_path(name), counts)
 
@@ -159,6 +160,7 @@ def _link_segments(sources: list[Path], target: Path) -> None:
                 managed.append(path.name)
     joined = metas[0] | {
         "segments": [segment for meta in metas for segment in meta["segments"]],
+        # Tantivy's counter of operations must not run backwards.
         "opstamp": max(meta["opstamp"] for meta in metas),
     }
     (target / "meta.json").write_text(json.dumps(joined), encoding="utf-8")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.embeddings import SparseEmbeddings
+from transforms.index.chunk_rows import chunk_rows, field_spans, value_spans
 from transforms.index.sparse_terms import bit_terms, write_tokens
 from transforms.index.state import (
     CHUNK_BITS,
@@ -37,10 +38,6 @@ BATCH_BYTES = 32 * 1024 * 1024
 
 WRITER_BYTES = 256 * 1024 * 1024
 """Memory of a tantivy writer: when it is full, a segment is written."""
-
-
-class ChunksDiffer(Exception):
-    """Two fields of a unit turned out to have different chunks; they need units of their own."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +204,8 @@ def _document_rows(batch: pa.RecordBatch, part: int, state: IndexState) -> pa.Re
 
 
 def _index_batch(batch: pa.RecordBatch, unit: _Unit, texts: Texts, document: int, state: IndexState) -> None:
-    spans = (
-        _field_spans(batch, unit.state) if unit.state.fields else _value_spans(texts, unit.state.sources[0])
-    )
-    rows, pieces = _chunk_rows(spans, unit.state, texts, document)
+    spans = field_spans(batch, unit.state) if unit.state.fields else value_spans(texts, unit.state.sources[0])
+    rows, pieces = chunk_rows(spans, unit.state, texts, document)
     unit.chunks.write_batch(rows)
     slices = [
         (sparse_field(state.field_number(name)), _bit_slices(batch, name, unit, state))
@@ -221,74 +216,6 @@ def _index_batch(batch: pa.RecordBatch, unit: _Unit, texts: Texts, document: int
     # One number names a chunk: its document above, its position in the document in the lowest bits.
     ids = ((spans.rows + document) << CHUNK_BITS) + spans.positions
     _add_documents(unit, ids.tolist(), rows, pieces, slices)
-
-
-@dataclass(frozen=True)
-class _Spans:
-    """The chunks of a batch: row of the document, position in it, source field, UTF-16 offsets."""
-
-    rows: Ints
-    positions: Ints
-    sources: list[str]
-    starts: Ints
-    ends: Ints
-
-
-def _field_spans(batch: pa.RecordBatch, unit: UnitState) -> _Spans:
-    """The chunks of a unit's semantic fields, which must be the same in all of them."""
-    column = ChunkColumn.of(batch.column(unit.fields[0]))
-    for name in unit.fields[1:]:
-        other = ChunkColumn.of(batch.column(name))
-        same = np.array_equal(column.lengths, other.lengths) and all(
-            column.field(place).equals(other.field(place))
-            for place in ("source_field", "start_offset", "end_offset")
-        )
-        if not same:
-            raise ChunksDiffer(f"{unit.fields[0]} and {name} have different chunks")
-    starts, ends = (column.field(name).to_numpy().astype(np.int64) for name in ("start_offset", "end_offset"))
-    return _Spans(column.rows, column.positions, column.field("source_field").to_pylist(), starts, ends)
-
-
-def _value_spans(texts: Texts, name: str) -> _Spans:
-    """Whole values as chunks: what BM25 needs of a text field that no semantic field embeds."""
-    found = [
-        (row, data, offsets)
-        for (row, field_name), (_, data, offsets) in texts.values.items()
-        if field_name == name
-    ]
-    rows = np.array([row for row, _, _ in found], np.int64)
-    ends = np.array(
-        [len(data) if offsets is None else len(offsets) - 1 for _, data, offsets in found], np.int64
-    )
-    zeros = np.zeros(len(rows), np.int64)
-    return _Spans(rows, zeros, [name] * len(rows), zeros, ends)
-
-
-def _chunk_rows(
-    spans: _Spans, unit: UnitState, texts: Texts, document: int
-) -> tuple[pa.RecordBatch, list[str]]:
-    """The rows of `CHUNKS` for a batch, and the chunks' texts."""
-    source_numbers = {name: number for number, name in enumerate(unit.sources)}
-    begins, sizes, pieces = [], [], []
-    for row, name, start, end in zip(
-        spans.rows.tolist(), spans.sources, spans.starts.tolist(), spans.ends.tolist(), strict=True
-    ):
-        begin, data, offsets = texts.values.get((row, name), (0, b"", None))
-        # UTF-16 offsets become bytes of UTF-8; in ASCII they are the same.
-        first, last = (start, end) if offsets is None else (int(offsets[start]), int(offsets[end]))
-        piece = data[first:last]
-        begins.append(begin + first)
-        sizes.append(len(piece))
-        pieces.append(piece.decode("utf-8", "replace"))
-    columns = [
-        pa.array((spans.rows + document).astype(np.int32)),
-        pa.array([source_numbers[name] for name in spans.sources], pa.int16()),
-        pa.array(spans.starts.astype(np.int32)),
-        pa.array(spans.ends.astype(np.int32)),
-        pa.array(begins, pa.int64()),
-        pa.array(sizes, pa.int32()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=CHUNKS), pieces
 
 
 def _bit_slices(batch: pa.RecordBatch, name: str, unit: _Unit, state: IndexState) -> list[str]:
@@ -315,6 +242,7 @@ def _write_vectors(batch: pa.RecordBatch, name: str, state: IndexState, unit: _U
         raise IndexUnusable(
             f"[{name}] has embeddings that are not of {field_state.dimensions} dimensions, as its endpoint says"
         )
+    # Lengths are taken once, so that a search divides instead of summing squares.
     vectors = np.ascontiguousarray(values, field_state.dtype).reshape(-1, field_state.stored_dimensions)
     unit.vectors[name].write(vectors.data)
     unit.norms[name].write(np.linalg.norm(vectors.astype(np.float32), axis=1).astype("<f4").data)

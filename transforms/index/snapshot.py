@@ -168,6 +168,7 @@ def largest_weight(snapshot: Snapshot, name: str) -> float:
     for part in snapshot.parts:
         metadata = open_part(snapshot.path, part).metadata
         for group in range(metadata.num_row_groups):
+            # A map's values are the Parquet column <field>.chunks.<...>.value; its statistics hold the largest one.
             for number in range(metadata.num_columns):
                 column = metadata.row_group(group).column(number)
                 path = column.path_in_schema

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from transforms.index.chunk_rows import ChunksDiffer
 from transforms.index.difference import Change, plan_update
 from transforms.index.join import (
     join_chunks,
@@ -29,7 +30,7 @@ from transforms.index.join import (
     join_texts,
     read_arrow,
 )
-from transforms.index.shard import ChunksDiffer, PartRows, ShardTask, build_shard
+from transforms.index.shard import PartRows, ShardTask, build_shard
 from transforms.index.snapshot import Snapshot, largest_weight, new_state
 from transforms.index.state import IndexState, IndexUnusable, Ints, UnitState
 from transforms.table.parts import open_part

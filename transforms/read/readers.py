@@ -54,6 +54,7 @@ def _lines(handle: IO[bytes], end: int, position: int, limit: int) -> Iterator[t
         if not line:
             return
         position += len(line)
+        # `readline` stops at the limit: then the rest of the line is passed over, piece by piece.
         too_long = len(line) > limit and not line.endswith(b"\n")
         rest = line
         while too_long and rest and not rest.endswith(b"\n"):

@@ -51,6 +51,7 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
         if found is None:
             continue
         row = _scan_row(found, deleted_field)
+        # Counted from the split's start: where that lies in the file is known when all splits have been scanned.
         for name, value in zip(columns, (row[0], row[1], lines - 1, *row[2:]), strict=True):
             columns[name].append(value)
         if len(columns["line"]) >= 10_000:

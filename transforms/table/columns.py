@@ -102,6 +102,7 @@ def to_arrow(fields: Sequence[EmbeddedField], column: SemanticColumn) -> pa.Arra
         ],
         fields=list(chunk_type),
     )
+    # Lists of chunks are one array of all chunks, and where each document's begin; a null stands for no text.
     lengths = np.array([len(field.chunks) for field in fields], np.int32)
     lists = pa.ListArray.from_arrays(pa.array(_offsets(lengths)), values).cast(type_.field("chunks").type)
     ids = pa.array([column.inference_id] * len(fields), pa.string())
@@ -114,10 +115,12 @@ def _embedding_array(embeddings: Sequence[DenseEmbeddings | SparseEmbeddings], e
         return pa.array([], type_)
     if isinstance(embeddings[0], SparseEmbeddings):
         joined = SparseEmbeddings.concat([part for part in embeddings if isinstance(part, SparseEmbeddings)])
+        # `concat` gives all parts one vocabulary; the table holds each token's text.
         tokens = pa.array(joined.vocabulary, pa.string()).take(pa.array(joined.token_ids))
         return pa.MapArray.from_arrays(
             pa.array(joined.indptr.astype(np.int32)), tokens, pa.array(joined.weights)
         )
+    # Likewise a vector is a list of numbers; all have the same length.
     dense = np.concatenate([part.values for part in embeddings if isinstance(part, DenseEmbeddings)])
     count, dimensions = dense.shape
     offsets = _offsets(np.full(count, dimensions, np.int32))
