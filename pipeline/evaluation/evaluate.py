@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
+from pipeline.evaluation.statistics import Floats, bootstrap_interval, paired_test
 from pipeline.search.open_index import SearchIndex, opened
 from pipeline.search.ranking import Ranking
 from pipeline.search.retrievers import Mode, Retriever, available_modes, find_retrievers, retrieve
@@ -19,7 +19,6 @@ from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.index.update import update_index
 
-Floats = npt.NDArray[np.float64]
 MEASURES = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "mrr@10": "RR@10", "map": "AP"}
 """Our name of each measure -> that of ir-measures."""
 
@@ -28,12 +27,6 @@ DEPTH = 1000
 
 BLOCK_QUERIES = 256
 """Queries that are embedded and ranked at a time."""
-
-SAMPLES = 2_000
-"""Bootstrap samples of an interval."""
-
-PERMUTATIONS = 10_000
-"""Random signs of a paired test: p values down to 0.0001."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,7 @@ class ModeResult:
 
     def interval(self, measure: str) -> tuple[float, float]:
         """The 95 % bootstrap confidence interval of the mean over queries."""
-        values = self.values[measure]
-        # A sample draws as many queries as there are, with replacement; the interval holds 95 % of the samples' means.
-        picks = np.random.default_rng(0).integers(0, len(values), (SAMPLES, len(values)))
-        low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-        return float(low), float(high)
+        return bootstrap_interval(self.values[measure])
 
 
 @dataclass(frozen=True)
@@ -129,30 +118,6 @@ class Evaluation:
                 for name, value in zip(rows, (*row, *(result.values[m][at] for m in MEASURES)), strict=True):
                     rows[name].append(value)
         return pa.table(rows)
-
-
-def paired_test(first: Floats, second: Floats) -> tuple[float, float]:
-    """The difference of two means over the same queries, and how often chance alone makes one as large.
-
-    A two-sided randomization test (Smucker et al., CIKM 2007): were the two alike, each query's difference would be as
-    likely to have the other sign.
-
-    Args:
-        first: a measure of each query.
-        second: the same of the same queries, measured otherwise.
-
-    Returns:
-        The difference of the means, second less first, and its p value.
-    """
-    differences = second - first
-    observed = float(differences.mean())
-    # A row of signs is one world in which chance alone decided which of the two got which value.
-    random = np.random.default_rng(0)
-    signs = random.integers(0, 2, (PERMUTATIONS, len(differences)), np.int8).astype(np.float64) * 2 - 1
-    chance = np.abs(signs @ differences) / len(differences)
-    # What was observed is one of the worlds, so p is never 0; sums of the same numbers may differ in the last digits.
-    as_large = chance >= abs(observed) - 1e-12
-    return observed, float((np.sum(as_large) + 1) / (PERMUTATIONS + 1))
 
 
 def shown(mean: float, interval: Sequence[float]) -> str:

@@ -12,9 +12,10 @@ from support.paths import ROOT
 
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import Evaluation, compare_version, evaluate, evaluate_index, paired_test
+from pipeline.evaluation.evaluate import Evaluation, compare_version, evaluate, evaluate_index
 from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.page import recall_curve, report_html
+from pipeline.evaluation.statistics import paired_test
 from pipeline.search.open_index import SearchIndex
 from transforms.index.update import update_index
 
