@@ -102,26 +102,6 @@ class ChunkingSettings:
         known = {key: value for key, value in {**own, **extensions}.items() if value is not None}
         return {"strategy": self.strategy, **known}
 
-    def validate(self) -> None:
-        """Check settings that were built in code rather than parsed.
-
-        Raises:
-            ValidationError: every problem at once, in the words that Elasticsearch uses for built settings.
-        """
-        problems = []
-        smallest = SMALLEST_CHUNK.get(self.strategy, 0)
-        size = self.max_chunk_size or 0
-        if size < smallest:
-            problems.append(f"max_chunk_size [{size}] must be above {smallest}")
-        if self.overlap is not None and self.overlap > size // 2:
-            problems.append(f"overlap[{self.overlap}] must be less than or equal to half of max chunk size")
-        if self.sentence_overlap not in (None, 0, 1):
-            problems.append(f"sentence_overlap[{self.sentence_overlap}] must be either 0 or 1")
-        if self.separators is not None:
-            problems += _separator_count_problems(self.separators)
-        if problems:
-            raise ValidationError(problems)
-
 
 DEFAULT = ChunkingSettings("sentence", 250, sentence_overlap=1)
 """What an empty `chunking_settings` and an endpoint without one mean since Elasticsearch 8.16."""
@@ -132,18 +112,18 @@ OLD_DEFAULT = ChunkingSettings("word", 250, overlap=100)
 
 @overload
 def parse_chunking_settings(
-    raw: Mapping[str, Any] | None, *, return_defaults: Literal[True] = True, enforce_limits: bool = True
+    raw: Mapping[str, Any] | None, *, return_defaults: Literal[True] = True
 ) -> ChunkingSettings: ...
 
 
 @overload
 def parse_chunking_settings(
-    raw: Mapping[str, Any] | None, *, return_defaults: bool, enforce_limits: bool = True
+    raw: Mapping[str, Any] | None, *, return_defaults: bool
 ) -> ChunkingSettings | None: ...
 
 
 def parse_chunking_settings(
-    raw: Mapping[str, Any] | None, *, return_defaults: bool = True, enforce_limits: bool = True
+    raw: Mapping[str, Any] | None, *, return_defaults: bool = True
 ) -> ChunkingSettings | None:
     """Parse a `chunking_settings` object.
 
@@ -151,8 +131,6 @@ def parse_chunking_settings(
         raw: the object as it was written.
         return_defaults: whether null and ``{}`` become the default settings (an endpoint) or None (a mapping,
             where they mean "not set").
-        enforce_limits: whether more than 50 separators are refused, as in a request; stored settings are read
-            without that limit.
 
     Returns:
         The settings. None only where `return_defaults` is false.
@@ -168,7 +146,7 @@ def parse_chunking_settings(
             return None
         return OLD_DEFAULT if raw is None else DEFAULT
     strategy = _parse_strategy(raw)
-    return _SettingsParser(strategy, raw, enforce_limits).parse()
+    return _SettingsParser(strategy, raw).parse()
 
 
 def check_elser_chunk_size(settings: ChunkingSettings) -> None:
@@ -210,10 +188,9 @@ def _separator_count_problems(separators: tuple[str, ...]) -> list[str]:
 class _SettingsParser:
     """Reads the settings of one strategy and collects every problem on the way."""
 
-    def __init__(self, strategy: Strategy, raw: Mapping[str, Any], enforce_limits: bool) -> None:
+    def __init__(self, strategy: Strategy, raw: Mapping[str, Any]) -> None:
         self.strategy = strategy
         self.raw = raw
-        self.enforce_limits = enforce_limits
         self.problems: list[str] = []
 
     def parse(self) -> ChunkingSettings:
@@ -260,8 +237,7 @@ class _SettingsParser:
         if group is not None:
             separators = SEPARATOR_GROUPS[group]
         elif separators is not None:
-            found = _separator_count_problems(separators)
-            self.problems += found if self.enforce_limits or not separators else []
+            self.problems += _separator_count_problems(separators)
         return {"max_chunk_size": size, "separators": separators or SEPARATOR_GROUPS["plaintext"]}
 
     def _extensions(self) -> dict[str, Any]:
@@ -307,8 +283,8 @@ class _SettingsParser:
         smallest = SMALLEST_CHUNK[self.strategy]
         if size is not None and size < smallest:
             self.problems.append(
-                f"[{_SCOPE}] Invalid value [{size}.0]. "
-                f"[max_chunk_size] must be greater than or equal to [{smallest}.0]"
+                f"[{_SCOPE}] Invalid value [{size}.0]. [max_chunk_size] must be greater than or equal to"
+                f" [{smallest}.0]"
             )
             return None
         return size
@@ -317,8 +293,8 @@ class _SettingsParser:
         overlap = self._integer("overlap", 0)
         if overlap is not None and overlap > largest:
             self.problems.append(
-                f"[{_SCOPE}] Invalid value [{overlap}.0]. "
-                f"[overlap] must be less than or equal to [{largest}.0]"
+                f"[{_SCOPE}] Invalid value [{overlap}.0]. [overlap] must be less than or equal to"
+                f" [{largest}.0]"
             )
         return overlap
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 InputType = Literal["ingest", "search", "classification", "clustering"]
-TaskType = Literal["text_embedding", "sparse_embedding"]
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -74,6 +73,7 @@ class SparseEmbeddings:
         rows = np.asarray(rows, np.intp)
         lengths = np.diff(self.indptr)[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        # Each row's entries move as one block: the same shift, old start less new start, for all of them.
         entries = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
         return SparseEmbeddings(
             indptr,
@@ -114,6 +114,7 @@ def _share_vocabulary(parts: Sequence[SparseEmbeddings]) -> list[SparseEmbedding
     ids: dict[str, int] = {}
     remapped = []
     for part in parts:
+        # Each token in use is looked up once; `inverse` then spreads its new id over all its entries.
         used, inverse = np.unique(part.token_ids, return_inverse=True)
         shared = [ids.setdefault(part.vocabulary[token], len(ids)) for token in used.tolist()]
         remapped.append(np.asarray(shared, np.int32)[inverse] if shared else part.token_ids)
@@ -128,7 +129,13 @@ Embeddings = DenseEmbeddings | SparseEmbeddings
 
 
 class Embedder(Protocol):
-    """A loaded model or an open service, ready to embed. Weak-referenceable, safe to call from several threads."""
+    """A loaded model or an open service, ready to embed. Weak-referenceable, safe to call from several threads.
+
+    Attributes:
+        device: where it computes on this machine: ``cpu`` or a CUDA device.
+    """
+
+    device: str = "cpu"
 
     def embed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
         """Embed `texts` in order.
@@ -145,6 +152,10 @@ class Embedder(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count the tokens of each text before truncation, special tokens included (int32 [n])."""
         ...
+
+    def take_retries(self) -> tuple[str, int]:
+        """Return the endpoint's id and how many requests were tried again since this was asked last; "", 0 for none."""
+        return "", 0
 
     def close(self) -> None:
         """Release the model, its threads and its connections."""

@@ -70,8 +70,8 @@ def illegal_argument(reason: str) -> InferenceError:
 def type_problem(key: str, value: object, java_name: str) -> str:
     """Say that a value has the wrong JSON type."""
     return (
-        f"field [{key}] is not of the expected type. "
-        f"The value [{java_string(value)}] cannot be converted to a [{java_name}]"
+        f"field [{key}] is not of the expected type. The value [{java_string(value)}] cannot be converted"
+        f" to a [{java_name}]"
     )
 
 

@@ -1,41 +1,13 @@
 """The description of a model: cheap, picklable, and able to load the real thing where it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.embeddings import Embedder
-
-
-class EndpointDefinition(Protocol):
-    """What a model needs to know of its endpoint."""
-
-    @property
-    def inference_id(self) -> str:
-        """Name of the endpoint."""
-        ...
-
-    @property
-    def task_type(self) -> str:
-        """``text_embedding`` or ``sparse_embedding``."""
-        ...
-
-    @property
-    def service(self) -> str:
-        """The service that computes the embeddings."""
-        ...
-
-    @property
-    def service_settings(self) -> Mapping[str, Any]:
-        """The service's settings, defaults filled in."""
-        ...
-
-    @property
-    def task_settings(self) -> Mapping[str, Any]:
-        """Settings of the task."""
-        ...
+from models.endpoints.endpoint import Endpoint
 
 
 class Model(Protocol):
@@ -45,7 +17,7 @@ class Model(Protocol):
     """
 
     @property
-    def endpoint(self) -> Any:
+    def endpoint(self) -> Endpoint:
         """The endpoint that names the model."""
         ...
 
@@ -78,6 +50,15 @@ class Model(Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count each text's tokens before truncation, special tokens included; loads no weights."""
+        ...
+
+    def impatient(self, timeout: float | None = None) -> "Model":
+        """Return this model for a person who waits: a service that does not answer is given up sooner.
+
+        Args:
+            timeout: seconds that a service may take for one attempt; None takes the usual ones. Models that run on
+                this machine know no such limit.
+        """
         ...
 
     def load(self, device: str | None = None) -> Embedder:

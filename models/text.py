@@ -24,7 +24,7 @@ class Utf16Text:
         if not text.isascii():
             units = text.encode("utf-16-le", "surrogatepass")
             text = units.decode("utf-16-le", "surrogatepass")
-            if len(units) != 2 * len(text):
+            if len(units) != 2 * len(text):  # some character takes two code units
                 self._wide = _wide_characters(np.frombuffer(units, "<u2"))
         self.text = text
         self.length = len(text) if self._wide is None else len(text) + len(self._wide)
@@ -43,12 +43,14 @@ class Utf16Text:
         """Return the index into `text` of a UTF-16 offset (inside a pair: the index of the pair)."""
         if self._wide is None:
             return offset
+        # Each wide character that begins before `offset` takes two units and only one position.
         return offset - int(np.searchsorted(self._wide, offset, "left"))
 
     def offset(self, position: int) -> int:
         """Return the UTF-16 offset of an index into `text`."""
         if self._wide is None:
             return position
+        # A wide character's own position is its offset less the wide characters before it.
         wide = self._wide
         return position + int(np.searchsorted(wide - np.arange(len(wide)), position, "left"))
 
@@ -62,6 +64,7 @@ def utf16_length(text: str) -> int:
 
 def _wide_characters(units: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
     """Return the UTF-16 offset of each character that takes two code units."""
+    # A pair is a high surrogate (0xD800 to 0xDBFF) and a low one (0xDC00 to 0xDFFF): six bits tell each of them.
     is_high = (units[:-1] & 0xFC00) == 0xD800
     return np.flatnonzero(is_high & ((units[1:] & 0xFC00) == 0xDC00))
 

@@ -10,7 +10,6 @@ from models.endpoints.secrets import secret_paths
 from models.endpoints.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, Service
 from models.endpoints.setting_checks import check_deployment, check_one_of, check_settings
 from models.errors import ValidationError, bad_request
-from models.model import EndpointDefinition
 
 ELSER_MODELS = (".elser_model_1", ".elser_model_2", ".elser_model_2_linux-x86_64")
 RERANK_MODELS = (".rerank-v1", ".rerank-v1_linux-x86_64")
@@ -53,6 +52,15 @@ class Endpoint:
         return self.task_type == "sparse_embedding"
 
     @property
+    def element_type(self) -> str:
+        """Element type of its dense embeddings: ``float``, ``byte`` or ``bit``; ``float`` where it names none."""
+        settings = self.service_settings
+        if self.service == "custom":
+            settings = settings["response"]["json_parser"]
+        named = settings.get("element_type") or settings.get("embedding_type") or "float"
+        return {"int8": "byte", "binary": "bit"}.get(named, str(named))
+
+    @property
     def secret_references(self) -> dict[str, str]:
         """Path of each secret -> its reference."""
         known = SERVICES[self.service]
@@ -78,8 +86,7 @@ def check_inference_id(inference_id: str) -> None:
     if _ID.fullmatch(inference_id) is None:
         bad_request(
             f"Invalid inference_id; '{inference_id}' can contain lowercase alphanumeric (a-z and 0-9),"
-            " hyphens or"
-            " underscores; must start and end with alphanumeric",
+            " hyphens or underscores; must start and end with alphanumeric",
             "action_request_validation_exception",
         )
 
@@ -91,7 +98,7 @@ def parse_endpoint(
 
     Args:
         inference_id: the endpoint's id; its form is not checked here.
-        body: the request body; secrets must be references (`models.secrets.split` makes them so).
+        body: the request body; secrets must be references (`models.endpoints.secrets.split` makes them so).
         task_type: the task type in the path; None takes the body's, or the only one of the service.
         folder: the folder that ``file:`` references are relative to.
 
@@ -165,15 +172,13 @@ def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path
         if len(service.tasks) > 1:
             bad_request(
                 f"Service [{name}] supports several task types [{', '.join(service.tasks)}]; name one in"
-                " the path,"
-                " for example text_embedding/my-endpoint"
+                " the path, for example text_embedding/my-endpoint"
             )
         return service.tasks[0]
     if task in OTHER_TASKS:
         bad_request(
             f"[{task}] is not an embedding task; only endpoints of the tasks {', '.join(EMBEDDING_TASKS)}"
-            " can be"
-            " defined here"
+            " can be defined here"
         )
     if task not in EMBEDDING_TASKS:
         bad_request(f"Unknown task_type [{task}]", "illegal_argument_exception")
@@ -221,14 +226,3 @@ def _unknown_keys(inference_id: str, body: Mapping[str, Any], service: Service, 
         if unknown
         else None
     )
-
-
-def element_type(endpoint: EndpointDefinition) -> str:
-    """Return the element type of an endpoint's dense embeddings; ``float`` where it names none."""
-    return str(endpoint.service_settings.get("element_type") or "float")
-
-
-def similarity_of(endpoint: EndpointDefinition) -> str:
-    """Return the similarity of an endpoint; bits are compared by Hamming distance, as ``l2_norm``."""
-    default = "l2_norm" if element_type(endpoint) == "bit" else "cosine"
-    return str(endpoint.service_settings.get("similarity") or default)

@@ -92,16 +92,15 @@ def _with_task_settings(endpoint: Endpoint, overrides: Any) -> Endpoint:
     return replace(endpoint, task_settings=checked.task_settings)
 
 
-def answer(request: InferenceRequest, embedder: Embedder, element_type: str = "float") -> dict[str, Any]:
+def answer(request: InferenceRequest, embedder: Embedder) -> dict[str, Any]:
     """Embed the texts of a request and return Elasticsearch's response body.
 
     Args:
         request: what is asked.
         embedder: the endpoint's loaded model.
-        element_type: element type of dense embeddings: ``float``, ``byte`` or ``bit``.
     """
     embeddings = embedder.embed(list(request.texts), request.input_type)
-    return response(request.endpoint.task_type, embeddings, element_type)
+    return response(request.endpoint.task_type, embeddings, request.endpoint.element_type)
 
 
 def response(task_type: str, embeddings: Embeddings, element_type: str = "float") -> dict[str, Any]:

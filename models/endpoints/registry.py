@@ -24,8 +24,8 @@ class Usage:
     """Something that would break if an endpoint were gone.
 
     Attributes:
-        kind: ``pipelines`` for a run config that names the endpoint, ``indexes`` for a table or index
-        mapping. name: which one.
+        kind: ``pipelines`` for a run config that names the endpoint, ``indexes`` for a table or index mapping.
+        name: which one.
     """
 
     kind: str
@@ -178,8 +178,7 @@ class Registry:
         if inference_id in _model_ids():
             bad_request(
                 f"Inference endpoint IDs must be unique. Requested inference endpoint ID [{inference_id}]"
-                " matches"
-                " existing trained model ID(s) but must not."
+                " matches existing trained model ID(s) but must not."
             )
         if self._folder is not None and (self._folder / f"{inference_id}.json").exists():
             _refuse_existing(inference_id)
@@ -213,8 +212,8 @@ class Registry:
             _write(file, endpoint)
         except OSError as error:
             bad_request(
-                f"{file} holds a literal secret and could not be rewritten ({error.strerror});"
-                " write env:NAME or file:PATH instead"
+                f"{file} holds a literal secret and could not be rewritten ({error.strerror}); write"
+                " env:NAME or file:PATH instead"
             )
         _log.warning("%s held a literal secret; it is now in %s", file, ", ".join(literals))
 
@@ -254,17 +253,14 @@ def _in_use(inference_id: str, pipelines: Sequence[str], indexes: Sequence[str])
     if pipelines:
         sentences.append(
             f"Inference endpoint {inference_id} is referenced by pipelines: [{', '.join(pipelines)}]."
-            " Ensure that no"
-            " pipelines are using this inference endpoint, or use force to ignore this warning and delete the"
-            " inference endpoint."
+            " Ensure that no pipelines are using this inference endpoint, or use force to ignore this"
+            " warning and delete the inference endpoint."
         )
     if indexes:
         sentences.append(
             f"Inference endpoint {inference_id} is being used in the mapping for indexes:"
-            f" [{', '.join(indexes)}]."
-            " Ensure that no index mappings are using this inference endpoint, or use force to ignore this"
-            " warning"
-            " and delete the inference endpoint."
+            f" [{', '.join(indexes)}]. Ensure that no index mappings are using this inference endpoint, or"
+            " use force to ignore this warning and delete the inference endpoint."
         )
     return " ".join(sentences)
 

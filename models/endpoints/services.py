@@ -1,6 +1,6 @@
 """Inference services as one plain dict: which tasks a service has, which settings it takes, how it is called.
 
-A new service is one entry of `SERVICES`, and one file in `models/remote/` if it speaks a protocol of its own.
+A new service is one entry of `SERVICES`, and one file in `models/remote/protocols/` if it speaks a protocol of its own.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,8 @@ class Setting:
     """One setting of a service.
 
     Attributes:
-        kind: type of its value. `secret` is a string that is stored as a reference, `secrets` an object of
-        them;
-            in `headers`, values of headers that carry credentials are secrets too.
+        kind: type of its value. `secret` is a string that is stored as a reference, `secrets` an object of them; in
+            `headers`, values of headers that carry credentials are secrets too.
         required: whether a definition must have it.
         default: what a definition without it gets; None leaves it out.
         choices: the allowed values; empty allows all.
@@ -44,7 +43,7 @@ class Service:
         tasks: its embedding tasks; empty for a service that has none.
         settings: its `service_settings`.
         task_settings: its `task_settings`.
-        protocol: module of `models.remote` that calls it; `local` for models that run here.
+        protocol: module of `models.remote.protocols` that calls it; `local` for models that run here.
         rate: requests a minute when a definition has no `rate_limit`; None is unlimited.
         batch: most texts in one request.
         one_of: groups of settings of which at least one must be there.
@@ -110,8 +109,8 @@ SERVICES: dict[str, Service] = {
         batch=10,
         other_tasks=(),
         note="The [elser] service is deprecated and will be removed in a future release. Use the"
-        " [elasticsearch]"
-        " service instead, with [model_id] set to [.elser_model_2] in the [service_settings]",
+        " [elasticsearch] service instead, with [model_id] set to [.elser_model_2] in the"
+        " [service_settings]",
     ),
     "elastic": Service(
         tasks=EMBEDDING_TASKS,

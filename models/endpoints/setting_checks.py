@@ -7,7 +7,7 @@ from typing import Any
 
 from models.endpoints.secrets import is_reference
 from models.endpoints.services import Service, Setting
-from models.text import java_string
+from models.errors import type_problem
 
 _JAVA_TYPES = {
     **dict.fromkeys(("string", "secret", "url"), "String"),
@@ -16,14 +16,6 @@ _JAVA_TYPES = {
     "integer": "Integer",
     "boolean": "Boolean",
 }
-
-
-def type_problem(name: str, value: Any, java_type: str) -> str:
-    """Say that a value has the wrong JSON type."""
-    return (
-        f"field [{name}] is not of the expected type."
-        f" The value [{java_string(value)}] cannot be converted to a [{java_type}]"
-    )
 
 
 def check_settings(scope: str, body: Any, known: Mapping[str, Setting]) -> tuple[dict[str, Any], list[str]]:

@@ -42,7 +42,8 @@ def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.
     batches = []
     start = 0
     while start < len(order):
-        begin = ends[start] - lengths[order[start]]
+        begin = ends[start] - lengths[order[start]]  # tokens of all batches before
+        # `ends` grows, so that the last text that still fits is found by halving.
         end = max(start + 1, int(np.searchsorted(ends, begin + token_budget, side="right")))
         batches.append(order[start:end])
         start = end
@@ -65,4 +66,6 @@ def gather(
     """
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
+    # The place of an output token in `ids` is its own place plus a shift that is the same for its whole text: where the
+    # text begins there, less where it begins here.
     return ids[np.repeat(starts[rows] - (ends - lengths), lengths) + np.arange(total)]

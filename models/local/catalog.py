@@ -59,7 +59,7 @@ class Checkpoint:
 
     Attributes:
         model_id: the id that the endpoint names.
-        location: as `models.weights.find_folder` takes it; None where the weights cannot be had.
+        location: as `models.local.weights.find_folder` takes it; None where the weights cannot be had.
         revision: of a hub id.
         dtype: None picks float32 on CPU and bfloat16 on CUDA.
         backend: ``auto`` takes compiled kernels where they fit, and PyTorch elsewhere; ``torch`` takes PyTorch;

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, InputType
+from models.embeddings import DenseEmbeddings, Embedder, InputType
 from models.errors import InferenceError
 from models.local.batching import TokenBatch
 from models.local.engine import Engine
@@ -17,7 +17,7 @@ Compute = Callable[[TokenBatch], npt.NDArray[np.float32]]
 """A model: one batch in, the pooled hidden states of its texts [texts, hidden] out."""
 
 
-class DenseEmbedder:
+class DenseEmbedder(Embedder):
     """A loaded dense model. Safe to call from several threads."""
 
     def __init__(
@@ -48,6 +48,7 @@ class DenseEmbedder:
             device: where the model is.
             token_budget: tokens of one batch.
         """
+        self.device = device
         self._tokens = tokens
         self._workers = workers
         self._prefixes = prefixes
@@ -76,9 +77,9 @@ class DenseEmbedder:
         for rows, tokenized, parts in self._engine.run(texts, compute, prefix):
             tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
             for batch_rows, pooled in parts:
-                if values is None:
+                if values is None:  # the model's width is known with its first batch
                     values = np.empty((len(texts), pooled.shape[1]), np.float32)
-                values[rows[batch_rows]] = pooled
+                values[rows[batch_rows]] = pooled  # a batch's rows in its slice -> rows of `texts`
         if values is not None and not np.isfinite(values).all():
             raise InferenceError(
                 "The model gave numbers that are not finite: another dtype, or another checkpoint"

@@ -14,9 +14,8 @@ from models.local.tokens import TokenizedTexts, Tokens
 from models.local.workers import Workers
 
 _log = logging.getLogger(__name__)
-_SLICE_CHARACTERS = (
-    1 << 18
-)  # tokenised at once: long enough for like lengths to meet, short enough to start soon
+# Tokenised at once: long enough for like lengths to meet, short enough to start soon.
+_SLICE_CHARACTERS = 1 << 18
 Output = TypeVar("Output")
 Rows = npt.NDArray[np.intp]
 
@@ -116,6 +115,7 @@ def _slices(texts: Sequence[str]) -> Iterator[Rows]:
     """Split texts into slices of like length, longest first, by characters: tokens are not known yet."""
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     order = np.argsort(-sizes, kind="stable")
+    # A text belongs to the slice in which it ends; a very long one passes over the numbers of several.
     slice_of = np.cumsum(sizes[order]) // _SLICE_CHARACTERS
     for rows in np.split(order, np.flatnonzero(np.diff(slice_of)) + 1):
         if len(rows):

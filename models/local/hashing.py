@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, SparseEmbeddings
-from models.endpoints.endpoint import element_type
-from models.local.settings import digest, dimension_problems, model_settings
+from models.endpoints.endpoint import Endpoint
+from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
 from models.local.vectors import encode_elements, normalize
-from models.model import EndpointDefinition
 
 VERSION = 1
 """Raised when a change to this code changes embeddings."""
@@ -39,7 +38,7 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
-class HashingEmbedder:
+class HashingEmbedder(Embedder):
     """Embeds by hashing words; holds no model. Safe to call from several threads."""
 
     def __init__(self, dimensions: int | None, element_type: str = "float") -> None:
@@ -109,6 +108,7 @@ def _count_words(
     per_text = [np.fromiter(map(code, _WORD.findall(text.lower())), np.int64) for text in texts]
     lengths = np.fromiter(map(len, per_text), np.int32, len(per_text))
     rows = np.repeat(np.arange(len(texts)), lengths)
+    # (text, word) as one number: the word's code takes the lower 33 bits.
     keys = (rows << 33) | (np.concatenate(per_text) if per_text else np.zeros(0, np.int64))
     distinct, counts = np.unique(keys, return_counts=True)
     return distinct >> 33, distinct & ((1 << 33) - 1), counts, lengths
@@ -129,10 +129,13 @@ def _project(
     """Give every word a fixed random direction of four signed coordinates, and add them up."""
     total = np.zeros(texts * dimensions)
     code = (words & 0xFFFFFFFF).astype(np.uint64)
+    # Four odd multipliers mix a code in four ways. The upper bits of a product depend on all bits of the code: the
+    # first one gives the sign, the upper 31 the coordinate.
     for multiplier in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93):
         mixed = (code + np.uint64(1)) * np.uint64(multiplier)
         coordinate = ((mixed >> np.uint64(33)) % np.uint64(dimensions)).astype(np.int64)
         sign = np.where(mixed >> np.uint64(63), -1.0, 1.0)
+        # Coordinates of all texts lie end to end, so that one bincount adds up everything.
         total += np.bincount(rows * dimensions + coordinate, weights * sign, len(total))
     values = total.reshape(texts, dimensions).astype(np.float32)
     # A text without words still needs a direction: a zero vector has no cosine, and Elasticsearch refuses it.
@@ -144,9 +147,10 @@ def _sparse_rows(
     rows: npt.NDArray[np.int64], words: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], texts: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Fold words into buckets, keeping the heavier of two that collide, and sort each row by weight."""
-    bucket = (words & 0xFFFFFFFF) >> 16
+    bucket = (words & 0xFFFFFFFF) >> 16  # the upper 16 of the hash's 32 bits: BUCKETS of them
     order = np.lexsort((-weights, bucket, rows))
     rows, bucket, weights = rows[order], bucket[order], weights[order]
+    # Sorted by text, bucket, then weight: the first of each run is the heaviest.
     first = np.ones(len(rows), np.bool_)
     first[1:] = (rows[1:] != rows[:-1]) | (bucket[1:] != bucket[:-1])
     rows, bucket, weights = rows[first], bucket[first], weights[first]
@@ -163,14 +167,12 @@ class HashingModel:
         endpoint: the endpoint that names it.
     """
 
-    endpoint: EndpointDefinition
+    endpoint: Endpoint
 
     @property
     def dimensions(self) -> int | None:
         """Length of the dense embeddings; None for sparse ones."""
-        if self.endpoint.task_type == "sparse_embedding":
-            return None
-        return int(self.endpoint.service_settings.get("dimensions") or DEFAULT_DIMENSIONS)
+        return dimensions_of(self.endpoint, DEFAULT_DIMENSIONS)
 
     @property
     def fingerprint(self) -> str:
@@ -205,6 +207,10 @@ class HashingModel:
         """Count the words of each text."""
         return count_words(texts)
 
+    def impatient(self, timeout: float | None = None) -> "HashingModel":
+        """Nothing here waits for a service."""
+        return self
+
     def load(self, device: str | None = None) -> Embedder:
         """There is nothing to load; `device` has no meaning here."""
-        return HashingEmbedder(self.dimensions, element_type(self.endpoint))
+        return HashingEmbedder(self.dimensions, self.endpoint.element_type)

@@ -3,21 +3,20 @@
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.embeddings import Embedder
+from models.endpoints.endpoint import Endpoint
 from models.errors import ModelLoadError, ValidationError
 from models.local.architectures import bert, generic, native, packed, torch_bert
 from models.local.architectures.torchscript import ScriptedModel
 from models.local.batching import TokenBatch
+from models.local.checkpoint import OpenCheckpoint
 from models.local.dense import Compute, DenseEmbedder
+from models.local.settings import dimensions_of, similarity_of
 from models.local.sparse import SparseEmbedder, SparseRows, read_idf
 from models.local.weights import read_json, read_tensors
 from models.local.workers import Workers, allocations, usable_cores
-
-if TYPE_CHECKING:
-    from models.local.model import LocalModel
-
 
 CPU_TOKENS, GPU_TOKENS = 1024, 65_536
 """Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
@@ -54,93 +53,95 @@ def _unsupported_bert(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def load_embedder(model: "LocalModel", device: str | None) -> Embedder:
-    """Load the weights of `model`.
+def load_embedder(opened: OpenCheckpoint, endpoint: Endpoint, device: str | None) -> Embedder:
+    """Load the weights of a checkpoint.
 
     Args:
-        model: its description, found to have no problems.
+        opened: the checkpoint, found to have no problems.
+        endpoint: what is wanted of it.
         device: None takes the first CUDA device where there is one.
 
     Raises:
         ModelLoadError: there is no such device, or the dtype is not for it.
     """
     device = _device(device)
-    dtype = choose_dtype(model.checkpoint.dtype, device)
+    dtype = choose_dtype(opened.checkpoint.dtype, device)
     budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
-    plan = allocations(model.endpoint.service_settings, device)
+    plan = allocations(endpoint.service_settings, device)
     workers = Workers(plan, usable_cores() if device == "cpu" else None)
     common = {"workers": workers, "device": device, "token_budget": budget}
-    if model.checkpoint.backend == "torchscript":
-        return _scripted(model, common)
-    build = _sparse if model.endpoint.task_type == "sparse_embedding" else _dense
-    return build(model, dtype, common)
+    if opened.is_script:
+        return _scripted(opened, common)
+    return _sparse(opened, dtype, common) if endpoint.is_sparse else _dense(opened, endpoint, dtype, common)
 
 
-def _dense(model: "LocalModel", dtype: str, common: Mapping[str, Any]) -> DenseEmbedder:
-    recipe, settings = model.recipe, model.model_settings
+def _dense(
+    opened: OpenCheckpoint, endpoint: Endpoint, dtype: str, common: Mapping[str, Any]
+) -> DenseEmbedder:
+    recipe = opened.recipe
     loaded: dict[str | None, Compute] = {}
 
     def model_for(input_type: str) -> Compute:
-        adapter = _adapter_to_add(model, input_type)
+        adapter = _adapter_to_add(opened, input_type)
         if adapter not in loaded:
-            loaded[adapter] = _pooled(model, common["device"], dtype, adapter)
+            loaded[adapter] = _pooled(opened, common["device"], dtype, adapter)
         return loaded[adapter]
 
     model_for("ingest")
     return DenseEmbedder(
         model_for,
-        model.tokens,
+        opened.tokens,
         unit=bool(recipe.normalize),
         prefixes=recipe.prefixes or {},
-        dimensions=model.dimensions,
-        element_type=settings["element_type"],
-        similarity=settings["similarity"],
+        dimensions=dimensions_of(endpoint, recipe.dimensions),
+        element_type=endpoint.element_type,
+        similarity=similarity_of(endpoint),
         **common,
     )
 
 
-def _adapter_to_add(model: "LocalModel", input_type: str) -> str | None:
+def _adapter_to_add(opened: OpenCheckpoint, input_type: str) -> str | None:
     """Name the adapter for an input type that is not in the weights yet."""
-    adapter, merged = model.recipe.adapters.get(input_type), model.checkpoint.merged_adapter
+    adapter, merged = opened.recipe.adapters.get(input_type), opened.checkpoint.merged_adapter
     if merged is None or adapter is None:
         return adapter
     if adapter != merged:
         raise ModelLoadError(
-            f"[{model.checkpoint.model_id}] embeds input type [{input_type}] with the adapter [{adapter}], but the"
-            f" weights in [{model.folder}] have [{merged}] merged into them; take a checkpoint with all adapters"
+            f"[{opened.checkpoint.model_id}] embeds input type [{input_type}] with the adapter [{adapter}], but the"
+            f" weights in [{opened.folder}] have [{merged}] merged into them; take a checkpoint with all adapters"
         )
     return None
 
 
-def _pooled(model: "LocalModel", device: str, dtype: str, adapter: str | None) -> Compute:
-    pooling = model.recipe.pooling or "mean"
-    config = read_json(model.folder, "config.json")
+def _pooled(opened: OpenCheckpoint, device: str, dtype: str, adapter: str | None) -> Compute:
+    pooling = opened.recipe.pooling or "mean"
+    config = read_json(opened.folder, "config.json")
     if config.get("model_type") not in bert.MODEL_TYPES:
-        return packed.pooled(generic.GenericEncoder(model.folder, device, dtype, adapter), pooling, device)
-    weights = bert.read_weights(read_tensors(model.folder), config)
-    found = _kernels(model, weights, device, dtype)
+        return packed.pooled(generic.GenericEncoder(opened.folder, device, dtype, adapter), pooling, device)
+    weights = bert.read_weights(read_tensors(opened.folder), config)
+    found = _kernels(opened, weights, device, dtype)
     if found is not None:
         return native.pooled(native.NativeEncoder(weights, found), pooling)
     return packed.pooled(torch_bert.BertEncoder(weights, device, dtype), pooling, device)
 
 
-def _sparse(model: "LocalModel", dtype: str, common: Mapping[str, Any]) -> SparseEmbedder:
-    folder, tokens = model.folder, model.tokens
-    idf = read_idf(folder, tokens.vocabulary()) if model.recipe.query == "idf" else None
-    return SparseEmbedder(_expansion(model, common["device"], dtype), tokens, idf=idf, **common)
+def _sparse(opened: OpenCheckpoint, dtype: str, common: Mapping[str, Any]) -> SparseEmbedder:
+    folder, tokens = opened.folder, opened.tokens
+    idf = read_idf(folder, tokens.vocabulary()) if opened.recipe.query == "idf" else None
+    return SparseEmbedder(_expansion(opened, common["device"], dtype), tokens, idf=idf, **common)
 
 
-def _expansion(model: "LocalModel", device: str, dtype: str) -> Callable[[TokenBatch], SparseRows]:
-    config, tensors = read_json(model.folder, "config.json"), read_tensors(model.folder)
-    size = len(model.tokens.vocabulary())
+def _expansion(opened: OpenCheckpoint, device: str, dtype: str) -> Callable[[TokenBatch], SparseRows]:
+    config, tensors = read_json(opened.folder, "config.json"), read_tensors(opened.folder)
+    size = len(opened.tokens.vocabulary())
     weights, head_weights = bert.read_weights(tensors, config), bert.read_head(tensors, config, size)
-    special, twice = model.tokens.special_ids(), model.recipe.activation == "log1p_log1p_relu"
+    special, twice = opened.tokens.special_ids(), opened.recipe.activation == "log1p_log1p_relu"
     if len(special) and special.max() >= len(head_weights.bias):
         raise ModelLoadError(
-            f"The tokenizer in [{model.folder}] has a special token {special.max()}, and the model's vocabulary only"
+            f"The tokenizer in [{opened.folder}] has a special token {special.max()}, and the model's vocabulary only"
             f" {len(head_weights.bias)} tokens; they belong to different checkpoints"
         )
-    found = _kernels(model, weights, device, dtype)
+    found = _kernels(opened, weights, device, dtype)
     if found is not None:
         fast = native.NativeEncoder(weights, found)
         fast_head = native.NativeHead(head_weights, found, special, twice)
@@ -150,15 +151,15 @@ def _expansion(model: "LocalModel", device: str, dtype: str) -> Callable[[TokenB
     return packed.OnDevice(lambda batch: head.forward(encoder.forward(batch), batch), device)
 
 
-def _kernels(model: "LocalModel", weights: bert.BertWeights, device: str, dtype: str) -> Any | None:
-    wanted = device == "cpu" and model.checkpoint.backend == "auto"
+def _kernels(opened: OpenCheckpoint, weights: bert.BertWeights, device: str, dtype: str) -> Any | None:
+    wanted = device == "cpu" and opened.checkpoint.backend == "auto"
     return native.kernels_for(weights, dtype) if wanted else None
 
 
-def _scripted(model: "LocalModel", common: Mapping[str, Any]) -> SparseEmbedder:
-    tokens = model.tokens
+def _scripted(opened: OpenCheckpoint, common: Mapping[str, Any]) -> SparseEmbedder:
+    tokens = opened.tokens
     device = common["device"]
-    script = packed.OnDevice(ScriptedModel(model.folder, device, tokens.special_ids()), device)
+    script = packed.OnDevice(ScriptedModel(opened.folder, device, tokens.special_ids()), device)
     # Elasticsearch spells ELSER's tokens so, since a dot separates the parts of a field name there.
     return SparseEmbedder(script, tokens, rename=lambda token: token.replace(".", "__"), **common)
 

@@ -2,28 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.embeddings import Embedder
+from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError, ModelLoadError, ValidationError
-from models.local.architectures.torchscript import find_script, read_vocabulary
-from models.local.catalog import Checkpoint, Recipe, complete, resolve
+from models.local.architectures.adapters import adapter_problems
+from models.local.architectures.torchscript import find_script
+from models.local.catalog import Checkpoint, Recipe, resolve
+from models.local.checkpoint import OpenCheckpoint, open_checkpoint, recipe_of, window_of
 from models.local.hashing import HashingModel
-from models.local.settings import digest, dimension_problems, model_settings
-from models.local.tokens import Tokens, open_tokens, word_piece_tokens
-from models.local.weights import content_hash, find_folder, revision_of, weight_files
-from models.model import EndpointDefinition, Model
+from models.local.load import load_embedder, unsupported
+from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
+from models.local.weights import weight_files
+from models.model import Model
 
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
 
 
-def local_model(endpoint: EndpointDefinition, models: Mapping[str, Any] | None = None) -> Model:
+def local_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> Model:
     """Describe the model of an endpoint that runs on this machine.
 
     Args:
@@ -38,7 +39,7 @@ def local_model(endpoint: EndpointDefinition, models: Mapping[str, Any] | None =
     return LocalModel(endpoint, resolve(model_id_of(endpoint), models or {}))
 
 
-def model_id_of(endpoint: EndpointDefinition) -> str:
+def model_id_of(endpoint: Endpoint) -> str:
     """Return the id of the model that an endpoint names; `elser` names its own."""
     settings = endpoint.service_settings
     name = settings.get("model_id") or settings.get("deployment_id")
@@ -58,7 +59,7 @@ class LocalModel:
         checkpoint: which weights, and how to use them.
     """
 
-    endpoint: EndpointDefinition
+    endpoint: Endpoint
     checkpoint: Checkpoint
 
     @property
@@ -66,58 +67,36 @@ class LocalModel:
         """See `models.model.Model`."""
         recipe = asdict(self.recipe)
         del recipe["licence"], recipe["matryoshka"]
+        opened = self.opened
         return digest(
             {
                 "code": CODE_VERSION,
                 "model": self.checkpoint.model_id,
-                "revision": self.revision,
-                "backend": "torchscript" if self.checkpoint.backend == "torchscript" else "float",
+                "revision": opened.revision,
+                "backend": "torchscript" if opened.is_script else "float",
                 "recipe": recipe | {"max_tokens": self.max_tokens},
                 "settings": self.model_settings,
             }
         )
 
     @property
-    def revision(self) -> str:
-        """Which version of the weights this is.
+    def opened(self) -> OpenCheckpoint:
+        """The checkpoint's files.
 
         Raises:
             ModelLoadError: they are not on this machine.
         """
-        if self.checkpoint.backend == "torchscript":
-            return content_hash([find_script(self.folder)])
-        from models.local.architectures.adapters import adapter_files
-
-        adapters = adapter_files(self.folder) if self.recipe.adapters else []
-        return revision_of(self.folder, self.checkpoint.revision, adapters)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the checkpoint.
-
-        Raises:
-            ModelLoadError: it is not on this machine.
-        """
-        checkpoint = self.checkpoint
-        if checkpoint.location is None:
-            raise ModelLoadError(_unobtainable(checkpoint.model_id), status=404)
-        return _find_folder(checkpoint.location, checkpoint.revision, checkpoint.download)
+        return open_checkpoint(self.checkpoint, self._limit)
 
     @property
     def recipe(self) -> Recipe:
         """How to use the checkpoint: the catalogue's word, completed from the files where they are here."""
-        try:
-            folder = self.folder
-        except ModelLoadError:
-            return self.checkpoint.recipe
-        return _completed(self.checkpoint, folder)
+        return recipe_of(self.checkpoint)
 
     @property
     def dimensions(self) -> int | None:
         """Length of the dense embeddings; None for sparse ones."""
-        if self.endpoint.task_type == "sparse_embedding":
-            return None
-        return self.endpoint.service_settings.get("dimensions") or self.recipe.dimensions
+        return dimensions_of(self.endpoint, self.recipe.dimensions)
 
     @property
     def model_settings(self) -> dict[str, Any]:
@@ -127,14 +106,17 @@ class LocalModel:
     @property
     def max_tokens(self) -> int | None:
         """The model's window, or the endpoint's ``max_input_tokens`` where that is smaller."""
-        limits = (self.recipe.max_tokens, self.endpoint.service_settings.get("max_input_tokens"))
-        return min((limit for limit in limits if limit), default=None)
+        return window_of(self.recipe, self._limit)
+
+    @property
+    def _limit(self) -> int | None:
+        return self.endpoint.service_settings.get("max_input_tokens")
 
     def describe(self) -> dict[str, Any]:
         """See `models.model.Model`."""
         checkpoint = self.checkpoint
         try:
-            revision: str | None = self.revision
+            revision: str | None = self.opened.revision
         except ModelLoadError:
             revision = checkpoint.revision
         return {
@@ -149,68 +131,41 @@ class LocalModel:
     def problems(self) -> list[str]:
         """See `models.model.Model`."""
         try:
-            found = self._file_problems()
+            opened = self.opened
+            found = _file_problems(opened, self.endpoint.task_type)
         except InferenceError as error:
             return [error.reason]
-        recipe = self.recipe
+        recipe = opened.recipe
         if recipe.task_type != self.endpoint.task_type and self.endpoint.task_type != "embedding":
             found.append(
-                f"The endpoint [{self.endpoint.inference_id}] is for [{self.endpoint.task_type}], but the"
-                f" model [{self.checkpoint.model_id}] makes [{recipe.task_type}]"
+                f"The endpoint [{self.endpoint.inference_id}] is for [{self.endpoint.task_type}], but the model"
+                f" [{self.checkpoint.model_id}] makes [{recipe.task_type}]"
             )
         return found + dimension_problems(self.endpoint, recipe.dimensions, recipe.matryoshka)
 
-    def _file_problems(self) -> list[str]:
-        from models.local.architectures.adapters import adapter_problems
-        from models.local.load import unsupported
-
-        checkpoint, tokens = self.checkpoint, self.tokens
-        if self.checkpoint.backend == "torchscript":
-            find_script(self.folder)
-            return [] if tokens.special_ids().size else [f"The vocabulary in [{self.folder}] is not BERT's"]
-        weight_files(self.folder)
-        return unsupported(self.folder, self.endpoint.task_type) or adapter_problems(
-            self.folder, checkpoint.model_id, self.recipe.adapters, checkpoint.merged_adapter
-        )
-
-    @property
-    def tokens(self) -> Tokens:
-        """The model's tokenizer, opened once a process."""
-        if self.checkpoint.backend == "torchscript":
-            return word_piece_tokens(read_vocabulary(self.folder), self.max_tokens)
-        return open_tokens(self.folder, self.max_tokens)
-
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """See `models.model.Model`."""
-        return self.tokens.count(texts)
+        return self.opened.tokens.count(texts)
+
+    def impatient(self, timeout: float | None = None) -> "LocalModel":
+        """Nothing here waits for a service."""
+        return self
 
     def load(self, device: str | None = None) -> Embedder:
         """See `models.model.Model`."""
-        from models.local.load import load_embedder
-
         problems = self.problems()
         if problems:
             raise ModelLoadError(" ".join(problems))
-        return load_embedder(self, device)
+        return load_embedder(self.opened, self.endpoint, device)
 
 
-def _unobtainable(model_id: str) -> str:
-    return (
-        f"The weights of [{model_id}] are Elastic's property and cannot be shipped or downloaded here. Two"
-        " ways on: export the model from your own cluster and name its folder as [location] in the run config's"
-        " [models] section, with [backend: torchscript]; or let an open model stand in, for example"
-        f" [models: {{{model_id}: splade-tiny}}]"
+def _file_problems(opened: OpenCheckpoint, task_type: str) -> list[str]:
+    """Say why a checkpoint's files cannot be used for a task; raises where one of them is missing or damaged."""
+    tokens, checkpoint = opened.tokens, opened.checkpoint
+    if opened.is_script:
+        find_script(opened.folder)
+        return [] if tokens.special_ids().size else [f"The vocabulary in [{opened.folder}] is not BERT's"]
+    weight_files(opened.folder)
+    return unsupported(opened.folder, task_type) or adapter_problems(
+        opened.folder, checkpoint.model_id, opened.recipe.adapters, checkpoint.merged_adapter
     )
-
-
-# Descriptions are asked often (a fingerprint for each document); the answers are kept for the life of the
-# process.
-_find_folder = lru_cache(maxsize=64)(find_folder)
-_COMPLETED: dict[tuple[str, Path], Recipe] = {}
-
-
-def _completed(checkpoint: Checkpoint, folder: Path) -> Recipe:
-    key = (repr(checkpoint.recipe), folder)
-    if key not in _COMPLETED:
-        _COMPLETED[key] = complete(checkpoint.recipe, folder)
-    return _COMPLETED[key]

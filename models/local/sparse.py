@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import InputType, SparseEmbeddings
+from models.embeddings import Embedder, InputType, SparseEmbeddings
 from models.errors import ModelLoadError
 from models.local.batching import TokenBatch
 from models.local.engine import Engine
@@ -37,7 +37,9 @@ def sort_rows(
     texts: int,
 ) -> SparseRows:
     """Put entries (row, token id, weight) into order: by row, within a row by descending weight."""
-    order = np.lexsort((token_ids, -weights, rows))
+    order = np.lexsort(
+        (token_ids, -weights, rows)
+    )  # the last key counts first; equal weights stand by token id
     counts = np.bincount(rows, minlength=texts).astype(np.int64)
     return SparseRows(counts, token_ids[order].astype(np.int32), weights[order])
 
@@ -50,11 +52,12 @@ def _reorder(
     starts = np.cumsum(counts) - counts
     sizes = counts[order]
     indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    # Each row's entries move as one block: the same shift, old start less new start, for all of them.
     entries = np.repeat(starts[order] - indptr[:-1], sizes) + np.arange(indptr[-1])
     return indptr, token_ids[entries], weights[entries]
 
 
-class SparseEmbedder:
+class SparseEmbedder(Embedder):
     """A loaded sparse model. Safe to call from several threads."""
 
     def __init__(
@@ -79,6 +82,7 @@ class SparseEmbedder:
             idf: weight of each token of a query, for models whose queries need no model.
             rename: gives a token the name that it has in the embeddings.
         """
+        self.device = device
         self._idf = idf
         self._special = tokens.special_ids()
         self._tokens = tokens
@@ -99,6 +103,7 @@ class SparseEmbedder:
             tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
             order += [rows[batch_rows] for batch_rows, _ in parts]
             found += [batch for _, batch in parts]
+        # `order` says which text each row belongs to; its sorting permutation says where each text's row is.
         in_order = np.argsort(np.concatenate(order))
         indptr, token_ids, weights = _reorder(found, in_order)
         return SparseEmbeddings(indptr, token_ids, weights, self._vocabulary, is_truncated, tokens)
@@ -107,7 +112,9 @@ class SparseEmbedder:
         """Give each distinct token of a query its weight from the table."""
         tokenized = self._tokens.encode(texts)
         rows = np.repeat(np.arange(len(texts)), tokenized.lengths)
-        keys = np.unique(rows * len(idf) + tokenized.ids)
+        keys = np.unique(
+            rows * len(idf) + tokenized.ids
+        )  # (row, token) as one number, to count each pair once
         rows, token_ids = np.divmod(keys, len(idf))
         kept = (idf[token_ids] > 0) & ~np.isin(token_ids, self._special)
         found = sort_rows(rows[kept], token_ids[kept], idf[token_ids[kept]], len(texts))

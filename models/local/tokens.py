@@ -89,8 +89,7 @@ class Tokens:
             return self._pack(self._tokenizer.encode_batch_fast(list(texts)))
         shortened = [_cut_at_space(text, self._cut) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(shortened)
-        # A cut text that still fills the window is what the whole text would have been; any other is done in
-        # full.
+        # A cut text that still fills the window is what the whole text would have been; any other is done in full.
         again = [
             row
             for row, (text, short) in enumerate(zip(texts, shortened, strict=True))
@@ -120,8 +119,8 @@ def _read_tokenizer(folder: Path) -> "Tokenizer":
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelLoadError(
-            f"The checkpoint in [{folder}] has no tokenizer.json; write one with"
-            " transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            f"The checkpoint in [{folder}] has no tokenizer.json; write one with transformers'"
+            " AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     try:
         return Tokenizer.from_file(str(path))

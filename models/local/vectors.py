@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 def normalize(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scale each row to length 1; a zero row stays zero."""
+    # Squares add up in double precision, so that the length is right to the last digit of float32.
     norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
     return (values / np.maximum(norms, 1e-12)[:, None]).astype(np.float32, copy=False)
 
@@ -35,6 +36,7 @@ def encode_elements(
     if element_type == "float":
         return values
     if element_type == "bit":
+        # One bit a dimension. Elasticsearch's bytes are signed, so that the same eight bits are read as int8.
         return np.packbits(values > 0, axis=1).view(np.int8)
     largest = np.abs(values).max(axis=1, keepdims=True, initial=1e-12) if similarity == "cosine" else 1.0
     return np.clip(np.rint(values / largest * 127), -127, 127).astype(np.int8)

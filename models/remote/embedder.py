@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, Embeddings, InputType, SparseEmbeddings
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, SparseEmbeddings
 from models.errors import InferenceError
 from models.remote.http import TooLargeError
 from models.remote.protocol import Call, RemoteProtocol, Vectors
-from models.remote.text import cut_to_tokens, estimate_tokens, halve, utf16_length
+from models.remote.text import cut_to_tokens, estimate_tokens, halve
+from models.text import utf16_length
 
 BATCH_CHARACTERS = 400_000  # of one request; services bound a request's tokens too (OpenAI: 300,000)
 MAX_HALVINGS = 8
@@ -43,7 +44,7 @@ class Limits:
     sparse: bool
 
 
-class RemoteEmbedder:
+class RemoteEmbedder(Embedder):
     """An open connection to a service. Safe to call from several threads."""
 
     def __init__(
@@ -95,7 +96,7 @@ class RemoteEmbedder:
         return embeddings.values.shape[1] * (8 if self._limits.element_type == "bit" else 1)
 
     def take_retries(self) -> tuple[str, int]:
-        """Return the endpoint's id and how many requests were tried again since this was asked last."""
+        """See `models.embeddings.Embedder`."""
         return self._name, self._retries.take()
 
     def close(self) -> None:

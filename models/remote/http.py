@@ -182,8 +182,7 @@ class HttpClient:
         except (httpx.LocalProtocolError, UnicodeError):  # their messages quote the header
             failure = self._error(
                 f"A request of inference entity id [{self._name}] cannot be sent: a header holds a"
-                " character that"
-                " HTTP cannot send; check the endpoint's secrets and headers",
+                " character that HTTP cannot send; check the endpoint's secrets and headers",
                 400,
             )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
@@ -207,8 +206,7 @@ class HttpClient:
             if len(body) > max_bytes:
                 raise self._error(
                     f"The answer of [{_host(str(response.url))}] for inference entity id [{self._name}] is"
-                    " larger than"
-                    f" {max_bytes} bytes and was not read further",
+                    f" larger than {max_bytes} bytes and was not read further",
                     502,
                 )
             if time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from models.model import Model
 from models.remote.embedder import Limits, RemoteEmbedder, RetryCount
 from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, Policy
 from models.remote.limits import rate_limit
-from models.remote.protocol import element_type
+from models.remote.protocol import RemoteProtocol
 from models.remote.text import estimate_tokens
 
 CODE_VERSION = 1
@@ -79,7 +79,7 @@ class RemoteModel:
             **settings,
             "dimensions": self._dimensions(),
             "similarity": similarity or self._default_similarity(),
-            "element_type": self.element_type,
+            "element_type": self.endpoint.element_type,
         }
 
     @property
@@ -117,6 +117,11 @@ class RemoteModel:
         """Estimate the tokens of each text: the service's tokenizer is not here."""
         return np.array([estimate_tokens(text) for text in texts], np.int32)
 
+    def impatient(self, timeout: float | None = None) -> "RemoteModel":
+        """See `models.model.Model`."""
+        timeout = INTERACTIVE_POLICY.timeout if timeout is None else timeout
+        return replace(self, policy=replace(INTERACTIVE_POLICY, timeout=timeout))
+
     def load(self, device: str | None = None) -> RemoteEmbedder:
         """Resolve the secrets and open the connections; `device` has no meaning here.
 
@@ -131,10 +136,10 @@ class RemoteModel:
         protocol = self._open_protocol(secrets, client)
         settings = self.endpoint.service_settings
         limits = Limits(
-            batch=getattr(protocol, "batch", None) or self._batch(),
+            batch=protocol.batch or self._batch(),
             max_input_tokens=self.max_tokens,
             dimensions=settings.get("dimensions"),
-            element_type=self.element_type,
+            element_type=self.endpoint.element_type,
             sparse=self.endpoint.is_sparse,
         )
         return RemoteEmbedder(
@@ -155,27 +160,18 @@ class RemoteModel:
             return int(defined)
         key = self.fingerprint
         if key not in _DIMENSIONS:
-            embedder = replace(self, policy=INTERACTIVE_POLICY).load()
+            embedder = self.impatient().load()
             try:
                 _DIMENSIONS[key] = embedder.dimensions_of("how big")
             finally:
                 embedder.close()
         return _DIMENSIONS[key]
 
-    @property
-    def element_type(self) -> str:
-        """Element type of the embeddings: ``float``, ``byte`` or ``bit``."""
-        settings = self.endpoint.service_settings
-        if self.endpoint.service == "custom":
-            return element_type(settings["response"]["json_parser"])
-        return element_type(settings)
-
     def _default_similarity(self) -> str:
-        kind = self.element_type
         settings = self.endpoint.service_settings
         is_titan = self.endpoint.service == "amazonbedrock" and settings.get("provider") != "cohere"
         default = "cosine" if self.endpoint.service in _COSINE or is_titan else "dot_product"
-        return {"bit": "l2_norm", "byte": "cosine"}.get(kind, default)
+        return {"bit": "l2_norm", "byte": "cosine"}.get(self.endpoint.element_type, default)
 
     def _batch(self) -> int:
         settings = self.endpoint.service_settings
@@ -191,11 +187,12 @@ class RemoteModel:
         limit = (settings.pop("rate_limit", None) or {}).get("requests_per_minute")
         return rate_limit(json.dumps([self.endpoint.service, settings], sort_keys=True), limit)
 
-    def _open_protocol(self, secrets: Secrets, client: HttpClient) -> Any:
+    def _open_protocol(self, secrets: Secrets, client: HttpClient) -> RemoteProtocol:
         service = SERVICES[self.endpoint.service].protocol
         module = import_module(f"models.remote.protocols.{'cluster' if service == 'local' else service}")
         try:
-            return module.open_protocol(self.endpoint, secrets, client.post)
+            protocol: RemoteProtocol = module.open_protocol(self.endpoint, secrets, client.post)
+            return protocol
         except KeyError as missing:
             name = str(missing).strip("'")
         raise InferenceError(

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import orjson
 
 from models.embeddings import InputType
-from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
 
 Vectors = Sequence[Sequence[float]] | Sequence[Mapping[str, float]]
@@ -36,7 +35,16 @@ Send = Callable[[Call], Any]
 
 
 class RemoteProtocol(Protocol):
-    """One service's requests and answers."""
+    """One service's requests and answers.
+
+    Each module of `models.remote.protocols` has a function ``open_protocol(endpoint, secrets, send)`` that returns one;
+    `send` is for requests of its own, such as fetching a token.
+
+    Attributes:
+        batch: most texts of one request; None is the service's own number.
+    """
+
+    batch: int | None = None
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request that embeds `texts`."""
@@ -48,14 +56,6 @@ class RemoteProtocol(Protocol):
         Raises:
             KeyError, TypeError, IndexError, ValueError, AttributeError: the answer has another shape.
         """
-        ...
-
-
-class OpenProtocol(Protocol):
-    """The function ``open_protocol`` that each protocol module has."""
-
-    def __call__(self, endpoint: Any, secrets: Secrets, send: Send) -> RemoteProtocol:
-        """Return the protocol of an endpoint; `send` is for requests of its own, such as fetching a token."""
         ...
 
 
@@ -84,16 +84,9 @@ def host_part(name: str, value: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", value):
         raise InferenceError(
-            f"[service_settings] Invalid value [{value}]. [{name}] becomes part of a host name and can"
-            " hold only letters,"
-            " digits and hyphens",
+            f"[service_settings] Invalid value [{value}]. [{name}] becomes part of a host name and can hold"
+            " only letters, digits and hyphens",
             status=400,
             type="illegal_argument_exception",
         )
     return value
-
-
-def element_type(settings: Mapping[str, Any]) -> str:
-    """Return the element type of an endpoint's embeddings: ``float``, ``byte`` or ``bit``."""
-    named = settings.get("element_type") or settings.get("embedding_type") or "float"
-    return {"int8": "byte", "binary": "bit"}.get(named, named)

@@ -2,6 +2,8 @@
 
 import math
 
+from models.text import utf16_length
+
 CHARACTERS_PER_TOKEN = 3
 
 
@@ -28,11 +30,6 @@ def cut_utf16(text: str, length: int) -> tuple[str, bool]:
     if len(text) * 2 <= length or utf16_length(text) <= length:
         return text, False
     return text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "ignore"), True
-
-
-def utf16_length(text: str) -> int:
-    """Count the UTF-16 code units of a text."""
-    return len(text) + sum(character > "\uffff" for character in text) if not text.isascii() else len(text)
 
 
 def estimate_tokens(text: str) -> int:

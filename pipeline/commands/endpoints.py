@@ -19,7 +19,7 @@ from pipeline.commands.arguments import (
     registry_of,
     split_target,
 )
-from pipeline.commands.infer import element_type_of, open_endpoint
+from pipeline.commands.infer import open_endpoint
 from pipeline.commands.output import answers_in_json, print_json, print_table
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 
@@ -160,7 +160,7 @@ def try_endpoint(
             "task_type": endpoint.task_type,
             "service": endpoint.service,
             "model": model.describe(),
-            **_size(embeddings, element_type_of(model)),
+            **_size(embeddings, endpoint.element_type),
             "load_ms": round(1000 * (loaded - started), 1),
             "latency_ms": round(1000 * (finished - loaded), 1),
         }

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,7 +53,7 @@ def infer(
     model = open_endpoint(request.endpoint, models, timeout)
     embedder = model.load()
     try:
-        answered = answer(request, embedder, element_type_of(model))
+        answered = answer(request, embedder)
     finally:
         embedder.close()
     sys.stdout.write(to_bytes(answered).decode() + "\n")
@@ -68,23 +67,9 @@ def open_endpoint(endpoint: "Endpoint", models: Mapping[str, Any], timeout: floa
     """
     from models.errors import bad_request
     from models.open_model import open_model
-    from models.remote.http import INTERACTIVE_POLICY
-    from models.remote.model import RemoteModel
 
     model = open_model(endpoint, models)
     problems = model.problems()
     if problems:
         bad_request("; ".join(problems), "illegal_argument_exception")
-    if isinstance(model, RemoteModel):
-        policy = INTERACTIVE_POLICY if timeout is None else replace(INTERACTIVE_POLICY, timeout=timeout)
-        return replace(model, policy=policy)
-    return model
-
-
-def element_type_of(model: "Model") -> str:
-    """Element type of dense embeddings; of a remote model, without asking the service for its dimensions."""
-    from models.remote.model import RemoteModel
-
-    if isinstance(model, RemoteModel):
-        return model.element_type
-    return str(model.model_settings.get("element_type", "float"))
+    return model.impatient(timeout)

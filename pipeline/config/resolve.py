@@ -97,9 +97,10 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
         parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     )
     field = SemanticField(name, config.mappings.sources(name), chunking)
-    settings = model.model_settings
-    sparse = settings["task_type"] == "sparse_embedding"
-    element = "sparse" if sparse else "byte" if settings.get("element_type") in ("byte", "bit") else "float"
+    _ = (
+        model.model_settings
+    )  # a service that must be asked for its dimensions is asked while the field is known
+    element = "sparse" if endpoint.is_sparse else "float" if endpoint.element_type == "float" else "byte"
     column = SemanticColumn(name, endpoint.inference_id, element)
     return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
 

@@ -9,11 +9,9 @@ from models.chunking_settings import (
     OLD_DEFAULT,
     PUNKT_LANGUAGES,
     SEPARATOR_GROUPS,
-    ChunkingSettings,
     parse_chunking_settings,
 )
 from models.errors import InferenceError, ValidationError
-from models.text import java_string
 
 SCOPE = "[chunking_settings]"
 NO_INTEGER = (
@@ -181,13 +179,6 @@ def test_settings_must_be_an_object(raw):
         parse_chunking_settings(raw)
 
 
-def test_stored_settings_may_have_more_separators():
-    raw = {"strategy": "recursive", "max_chunk_size": 10, "separators": ["a"] * 51}
-    assert len(parse_chunking_settings(raw, enforce_limits=False).separators) == 51
-    with pytest.raises(ValidationError):
-        parse_chunking_settings({**raw, "separators": []}, enforce_limits=False)
-
-
 def test_separator_group_is_trimmed_and_any_case():
     settings = parse_chunking_settings(
         {"strategy": "recursive", "max_chunk_size": 10, "separator_group": " MarkDown "}
@@ -232,44 +223,3 @@ def test_extensions_at_their_defaults_are_not_printed():
         "max_chunk_size": 20,
         "sentence_overlap": 1,
     }
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (
-            ChunkingSettings("sentence", 5, sentence_overlap=2),
-            ["max_chunk_size [5] must be above 20", "sentence_overlap[2] must be either 0 or 1"],
-        ),
-        (
-            ChunkingSettings("word", 9, overlap=5),
-            [
-                "max_chunk_size [9] must be above 10",
-                "overlap[5] must be less than or equal to half of max chunk size",
-            ],
-        ),
-        (
-            ChunkingSettings("recursive", 10, separators=()),
-            ["Recursive chunking settings can not have an empty list of separators"],
-        ),
-    ],
-)
-def test_built_settings_are_checked_in_other_words(settings, expected):
-    with pytest.raises(ValidationError) as refusal:
-        settings.validate()
-    assert refusal.value.problems == expected
-    DEFAULT.validate()
-
-
-@pytest.mark.parametrize(
-    ("value", "printed"),
-    [
-        (13.49, "13.49"), (1.0, "1.0"), (100.0, "100.0"), (0.001, "0.001"), (0.00015, "1.5E-4"), (1e7, "1.0E7"),
-        (12345678.9, "1.23456789E7"), (-2.5, "-2.5"), (-0.0, "-0.0"), (0.1 + 0.2, "0.30000000000000004"),
-        (5e-324, "4.9E-324"), (float("inf"), "Infinity"), (float("nan"), "NaN"),
-        (True, "true"), (75, "75"), (2**70, str(2**70)), (None, "null"), ("x", "x"), ([1, "a"], "[1, a]"),
-        ({"a": 1.5}, "{a=1.5}"),
-    ],
-)  # fmt: skip
-def test_values_are_printed_the_java_way(value, printed):
-    assert java_string(value) == printed

@@ -1,7 +1,6 @@
 """Small random checkpoints of each architecture, and an endpoint that needs no registry, for tests of local models."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,9 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
+
+from models.chunking_settings import DEFAULT
+from models.endpoints.endpoint import Endpoint
 
 WORDS = "the a cat dog sat on mat and ran far away from home big small red blue night day river stone tree 5 . , x"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), "##s", "##ing", "##ed"]
@@ -26,20 +28,14 @@ TEXTS = [
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 
 
-@dataclass(frozen=True)
-class LocalEndpoint:
-    """The part of an endpoint that a model looks at."""
-
-    task_type: str
-    service_settings: dict[str, Any]
-    service: str = "elasticsearch"
-    inference_id: str = "test"
-    task_settings: dict[str, Any] = field(default_factory=dict)
+def local_endpoint(task_type: str, settings: dict[str, Any], service: str = "elasticsearch") -> Endpoint:
+    """An endpoint whose settings nobody checked, so that a test may leave out what a definition must have."""
+    return Endpoint("test", task_type, service, settings, {}, DEFAULT)
 
 
-def endpoint(task_type: str, model_id: str | Path, **settings: Any) -> LocalEndpoint:
+def endpoint(task_type: str, model_id: str | Path, **settings: Any) -> Endpoint:
     threads = {"num_threads": 1, "num_allocations": 2}
-    return LocalEndpoint(task_type, {"model_id": str(model_id), **threads, **settings})
+    return local_endpoint(task_type, {"model_id": str(model_id), **threads, **settings})
 
 
 def save_tokenizer(folder: Path, window: int = 64) -> None:

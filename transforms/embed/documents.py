@@ -198,7 +198,7 @@ class EmbedField(beam.DoFn):
     def setup(self) -> None:
         """Load the model."""
         self._embedder: Embedder = self.shared.acquire(self._load)
-        on_gpu = str(getattr(self._embedder, "device", "cpu")).startswith("cuda")
+        on_gpu = self._embedder.device.startswith("cuda")
         self._flush_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
         # Two, so that one call is tokenised while the last batches of the call before are computed.
         self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"embed-{self.field}")
@@ -240,8 +240,7 @@ class EmbedField(beam.DoFn):
 
     def _leave_retries(self) -> None:
         """Say how often a service had to be asked again; stages that share a model share its count."""
-        take = getattr(self._embedder, "take_retries", None)
-        inference_id, retries = take() if take is not None else ("", 0)
+        inference_id, retries = self._embedder.take_retries()
         self.retries.inc(retries)
         if retries and self.folder is not None:
             write_retries(self.folder, inference_id, retries)

@@ -1,6 +1,6 @@
 """The weights of BERT, MiniLM, RoBERTa, XLM-RoBERTa and DistilBERT: learned positions, layer norm after each sublayer.
 
-`models.architectures.native` and `models.architectures.torch_bert` compute with them.
+`native` and `torch_bert`, beside this module, compute with them.
 """
 
 import re

@@ -1,8 +1,8 @@
 """BERT's forward pass and the masked-LM head in compiled kernels, for CPUs with AMX, AVX-512 or AVX2.
 
-The kernels (`models/kernels`) are compiled when the package is installed and a C++ compiler is there. Where there is
-none, or the processor is another, `kernels` returns None and PyTorch does the work. With kernels PyTorch is not even
-imported, which would take longer than a small run does otherwise.
+The kernels (`models/local/kernels`) are compiled when the package is installed and a C++ compiler is there. Where
+there is none, or the processor is another, `kernels` returns None and PyTorch does the work. With kernels PyTorch is
+not even imported, which would take longer than a small run does otherwise.
 """
 
 import ctypes
@@ -182,7 +182,7 @@ class NativeEncoder:
                 f" {len(self._positions)} positions have weights, and a text has token {batch.ids.max()} or"
                 f" {longest} tokens"
             )
-        rows = self._words[batch.ids]
+        rows = self._words[batch.ids]  # the types' embedding is in the positions' already
         for tokens in batch.slices():
             rows[tokens] += self._positions[: tokens.stop - tokens.start]
         return rows
@@ -256,6 +256,7 @@ class NativeHead:
         best += self._bias
         best[:, self._special] = 0
         best[batch.lengths == 0] = 0
+        # The activation is log(1 + max(0, x)): what is not positive has no entry, and the others alone need one.
         rows, token_ids = np.divmod(np.flatnonzero(best > 0), len(self._bias))
         weights = np.log1p(best[rows, token_ids])
         return sort_rows(rows, token_ids, np.log1p(weights) if self._twice else weights, len(best))
@@ -263,7 +264,7 @@ class NativeHead:
 
 def _lay_out_layer(layer: Layer, heads: int, found: Any) -> dict[str, npt.NDArray[Any]]:
     weight, bias = (part.copy() for part in layer.qkv)
-    width = len(bias) // 3
+    width = len(bias) // 3  # queries, keys and values stand below one another, queries first
     # The kernels compute powers of two of the scores as they come: all factors go into the queries.
     scale = math.log2(math.e) / math.sqrt(width // heads)
     weight[:width] *= scale
@@ -292,21 +293,26 @@ def lay_out(matrix: Array, strip: int, parts: int) -> npt.NDArray[Any]:
     padded = _pad(matrix, strip)
     outputs, inputs = padded.shape
     if not parts:
+        # A strip's outputs lie side by side for each input: the kernel broadcasts them one after the other.
         return padded.reshape(-1, strip, inputs).swapaxes(1, 2)
     shape = (outputs // 16, inputs // AMX_DEPTH, parts, 16, 16)
-    tiles = np.empty(shape, np.uint32)  # two neighbouring inputs move as one number
+    # AMX multiplies pairs: each row of a tile holds, for one pair of inputs, both numbers of 16 outputs. Two numbers of
+    # 16 bits move as one of 32, so that the pairs stay together while the rest is transposed.
+    tiles = np.empty(shape, np.uint32)
     for part in range(parts):
         rounded = _to_bfloat16(padded)
         tiles[:, :, part] = (
             rounded.view(np.uint32).reshape(-1, 16, inputs // AMX_DEPTH, 16).transpose(0, 2, 3, 1)
         )
-        if part + 1 < parts:
+        if part + 1 < parts:  # what rounding took away is the next part
             padded = padded - (rounded.astype(np.uint32) << 16).view(np.float32)
     return tiles
 
 
 def _to_bfloat16(values: Array) -> npt.NDArray[np.uint16]:
     """Keep the upper half of each number, rounded to nearest, ties to even."""
+    # Adding 0x7FFF carries into the upper half where the lower one is above its middle; at the very middle the lowest
+    # bit that stays decides, so that ties go to the even number. In place: the matrices are large.
     bits = values.view(np.uint32) >> 16
     bits &= 1
     bits += values.view(np.uint32)
@@ -316,7 +322,7 @@ def _to_bfloat16(values: Array) -> npt.NDArray[np.uint16]:
 
 
 def _pad(array: Array, strip: int) -> Array:
-    missing = -len(array) % strip
+    missing = -len(array) % strip  # rows up to the next whole strip
     padded = np.concatenate([array, np.zeros((missing, *array.shape[1:]), np.float32)]) if missing else array
     return np.ascontiguousarray(padded)
 

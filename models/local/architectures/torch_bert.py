@@ -192,7 +192,7 @@ def _activation(name: str) -> Any:
     """Return the activation function of a feed-forward layer.
 
     Args:
-        name: one of `models.architectures.bert.ACTIVATIONS`.
+        name: one of `models.local.architectures.bert.ACTIVATIONS`.
     """
     import torch.nn.functional as F
 

@@ -6,17 +6,18 @@ from typing import Any
 from urllib.parse import quote
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.remote.protocol import Call, Send, Vectors, bearer, json_call, without_none
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call, without_none
 
 _PATHS = {"text_embedding": "text-embedding", "sparse_embedding": "text-sparse-embedding"}
 
 
-class AlibabaCloudProtocol:
+class AlibabaCloudProtocol(RemoteProtocol):
     """Requests and answers of one workspace."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         self._task, self._secrets, self._sparse = endpoint.task_settings, secrets, endpoint.is_sparse
         workspace, service = quote(settings["workspace"], safe=""), quote(settings["service_id"], safe="")
@@ -52,6 +53,6 @@ class AlibabaCloudProtocol:
         ]
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> AlibabaCloudProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> AlibabaCloudProtocol:
     """Return the protocol of an endpoint of this service."""
     return AlibabaCloudProtocol(endpoint, secrets)

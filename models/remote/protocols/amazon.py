@@ -8,9 +8,10 @@ from urllib.parse import quote
 import orjson
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.remote.protocol import Call, Send, Vectors, host_part, without_none
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, host_part, without_none
 from models.remote.protocols.cluster import embeddings_of
 from models.remote.protocols.cohere import INPUT_TYPES
 
@@ -51,18 +52,17 @@ def base_url(service: str, host: str) -> str:
     return (named or f"https://{host}").rstrip("/")
 
 
-class BedrockProtocol:
+class BedrockProtocol(RemoteProtocol):
     """Titan takes one text a request, Cohere's models take many."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         self._settings, self._task, self._secrets = settings, endpoint.task_settings, secrets
         provider = settings.get("provider") or _provider_of(settings["model"])
         if provider not in ("amazontitan", "cohere"):
             raise InferenceError(
                 f"The [text_embedding] task type for provider [{provider}] is not available; it is for"
-                " amazontitan"
-                " and cohere",
+                " amazontitan and cohere",
                 status=400,
             )
         self._titan = provider == "amazontitan"
@@ -93,10 +93,10 @@ class BedrockProtocol:
         return list(embeddings if isinstance(embeddings, list) else embeddings["float"])
 
 
-class SageMakerProtocol:
+class SageMakerProtocol(RemoteProtocol):
     """A model behind a SageMaker endpoint that speaks OpenAI's protocol or Elastic's."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         self._settings, self._task, self._secrets = settings, endpoint.task_settings, secrets
         self._sparse = endpoint.is_sparse
@@ -136,7 +136,7 @@ def _sagemaker_headers(settings: Mapping[str, Any]) -> dict[str, str]:
     return {"Content-Type": "application/json", **named}
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> BedrockProtocol | SageMakerProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> BedrockProtocol | SageMakerProtocol:
     """Return the protocol of an endpoint of one of these services."""
     kind = BedrockProtocol if endpoint.service == "amazonbedrock" else SageMakerProtocol
     return kind(endpoint, secrets)

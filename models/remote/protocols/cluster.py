@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
-from models.remote.protocol import Call, Send, Vectors, json_call
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, json_call
 
 ANSWERS = (
     "text_embedding",
@@ -24,10 +25,10 @@ ANSWERS = (
 """The keys that Elasticsearch answers embeddings under."""
 
 
-class ClusterProtocol:
+class ClusterProtocol(RemoteProtocol):
     """Elasticsearch's inference API."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         remote_id = quote(settings.get("inference_id") or endpoint.inference_id, safe="")
         self._url = f"{str(settings['url']).rstrip('/')}/_inference/{endpoint.task_type}/{remote_id}"
@@ -56,6 +57,6 @@ def embeddings_of(answer: Any) -> Vectors:
     raise KeyError("text_embedding")
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> ClusterProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> ClusterProtocol:
     """Return the protocol of an endpoint of a remote cluster."""
     return ClusterProtocol(endpoint, secrets)

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
-from models.remote.protocol import Call, Send, Vectors, bearer, element_type, json_call, without_none
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call, without_none
 
 URL = "https://api.cohere.com/v2/embed"
 INPUT_TYPES = {"ingest": "search_document", "search": "search_query"}
 _TYPES = {"float": "float", "byte": "int8", "bit": "binary"}
 
 
-class CohereProtocol:
+class CohereProtocol(RemoteProtocol):
     """Requests and answers of Cohere."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         self._settings, self._task, self._secrets = endpoint.service_settings, endpoint.task_settings, secrets
-        self._type = _TYPES[element_type(self._settings)]
+        self._type = _TYPES[endpoint.element_type]
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request."""
@@ -38,6 +39,6 @@ class CohereProtocol:
         return list(embeddings if isinstance(embeddings, list) else embeddings[self._type])
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> CohereProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> CohereProtocol:
     """Return the protocol of an endpoint of this service."""
     return CohereProtocol(endpoint, secrets)

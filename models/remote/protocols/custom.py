@@ -15,18 +15,19 @@ import orjson
 
 from models.embeddings import InputType
 from models.endpoints.custom import content_of
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.jsonpath import extract
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.remote.protocol import Call, Send, Vectors
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors
 
 _TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 
 
-class CustomProtocol:
+class CustomProtocol(RemoteProtocol):
     """Requests and answers as the definition describes them."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         self._settings = settings
         self._content = content_of(settings["request"]) or ""
@@ -90,8 +91,8 @@ def _fill(place: str, template: str, values: Mapping[str, Any], show: Callable[[
         if match[1] not in values:
             raise InferenceError(
                 f"Found placeholder [${{{match[1]}}}] in field [{place}] after replacement call, please"
-                " check that all"
-                " templates have a corresponding field definition in [secret_parameters] or [parameters]",
+                " check that all templates have a corresponding field definition in [secret_parameters] or"
+                " [parameters]",
                 status=400,
                 type="illegal_state_exception",
             )
@@ -112,6 +113,6 @@ def _header(name: str, value: str) -> str:
     return value
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> CustomProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> CustomProtocol:
     """Return the protocol of an endpoint of this service."""
     return CustomProtocol(endpoint, secrets)

@@ -7,10 +7,20 @@ from typing import Any
 from urllib.parse import quote
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
 from models.remote.oauth import AccessToken, fetch_token
-from models.remote.protocol import Call, Send, Vectors, bearer, host_part, json_call, without_none
+from models.remote.protocol import (
+    Call,
+    RemoteProtocol,
+    Send,
+    Vectors,
+    bearer,
+    host_part,
+    json_call,
+    without_none,
+)
 
 STUDIO_URL = "https://generativelanguage.googleapis.com/v1beta/models"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -23,10 +33,10 @@ _TASKS = {
 }
 
 
-class StudioProtocol:
+class StudioProtocol(RemoteProtocol):
     """The Gemini API; the key goes into a header, since URLs end up in logs."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         self._settings, self._secrets = endpoint.service_settings, secrets
         self._model = str(self._settings["model_id"]).removeprefix("models/")
 
@@ -51,10 +61,10 @@ class StudioProtocol:
         return [row["values"] for row in answer["embeddings"]]
 
 
-class VertexProtocol:
+class VertexProtocol(RemoteProtocol):
     """Vertex AI's prediction API."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets, send: Send) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets, send: Send) -> None:
         settings = endpoint.service_settings
         self._settings, self._task = settings, endpoint.task_settings
         self._url = vertex_url(settings)
@@ -124,7 +134,7 @@ def _service_account_token(service_account_json: str, send: Send) -> tuple[str, 
     return fetch_token(send, url, {"grant_type": _GRANT, "assertion": assertion})
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> StudioProtocol | VertexProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> StudioProtocol | VertexProtocol:
     """Return the protocol of an endpoint of one of these services."""
     if endpoint.service == "googleaistudio":
         return StudioProtocol(endpoint, secrets)

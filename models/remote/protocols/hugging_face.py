@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
-from models.remote.protocol import Call, Send, Vectors, bearer, json_call
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call
 
 
-class HuggingFaceProtocol:
+class HuggingFaceProtocol(RemoteProtocol):
     """Requests and answers of a server at the endpoint's own URL."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         self._url, self._secrets = str(endpoint.service_settings["url"]), secrets
         self._texts = "input" if self._url.rstrip("/").endswith("/v1/embeddings") else "inputs"
 
@@ -28,6 +29,6 @@ class HuggingFaceProtocol:
         return list(answer["embeddings"])
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> HuggingFaceProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> HuggingFaceProtocol:
     """Return the protocol of an endpoint of this service."""
     return HuggingFaceProtocol(endpoint, secrets)

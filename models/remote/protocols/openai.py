@@ -9,14 +9,15 @@ from typing import Any
 from urllib.parse import quote
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.remote.oauth import ClientCredentials
 from models.remote.protocol import (
     Call,
+    RemoteProtocol,
     Send,
     Vectors,
     bearer,
-    element_type,
     host_part,
     json_call,
     without_none,
@@ -34,7 +35,7 @@ class Dialect:
     Attributes:
         url: URL of an endpoint's requests.
         authorize: headers from the secrets.
-        fields: what the body says besides the texts: (settings, task settings, input type, texts) -> fields.
+        fields: what the body says besides the texts: (endpoint, input type, texts) -> fields.
         parameters: query parameters.
         texts: name of the field that holds the texts.
     """
@@ -43,8 +44,8 @@ class Dialect:
     authorize: Callable[[Settings, Secrets], dict[str, str]] = lambda settings, secrets: (
         bearer(secrets["api_key"]) if "api_key" in secrets else {}
     )
-    fields: Callable[[Settings, Settings, InputType, Sequence[str]], dict[str, Any]] = (
-        lambda settings, task, input_type, texts: {"model": settings.get("model_id")}
+    fields: Callable[[Endpoint, InputType, Sequence[str]], dict[str, Any]] = (
+        lambda endpoint, input_type, texts: {"model": endpoint.service_settings.get("model_id")}
     )
     parameters: Callable[[Settings], list[tuple[str, str]]] = lambda settings: []
     texts: str = "input"
@@ -55,13 +56,12 @@ def _fixed(url: str) -> Callable[[Settings], str]:
     return lambda settings: str(settings.get("url") or url)
 
 
-def _openai(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _openai(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     return {
         "model": settings.get("model_id"),
         "dimensions": settings.get("dimensions"),
-        "user": task.get("user"),
+        "user": endpoint.task_settings.get("user"),
     }
 
 
@@ -98,59 +98,58 @@ def _studio_authorization(settings: Settings, secrets: Secrets) -> dict[str, str
     return {"Authorization": secrets["api_key"]}
 
 
-def _studio(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _studio(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     kind = (
         {"ingest": "document", "search": "query"}.get(input_type)
         if settings["provider"] == "cohere"
         else None
     )
-    return {"user": task.get("user"), "dimensions": settings.get("dimensions"), "input_type": kind}
+    return {
+        "user": endpoint.task_settings.get("user"),
+        "dimensions": settings.get("dimensions"),
+        "input_type": kind,
+    }
 
 
-def _jinaai(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _jinaai(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     tasks = {"ingest": "retrieval.passage", "search": "retrieval.query", "clustering": "separation"}
-    late = task.get("late_chunking")
+    late = endpoint.task_settings.get("late_chunking")
     if late and sum(map(count_icu_words, texts)) > LATE_CHUNKING_WORDS:
         late = False
     return {
         "model": settings["model_id"],
         "task": tasks.get(input_type, input_type),
         "dimensions": settings.get("dimensions"),
-        "embedding_type": {"bit": "binary"}.get(element_type(settings), "float"),
+        "embedding_type": {"bit": "binary"}.get(endpoint.element_type, "float"),
         "late_chunking": late,
     }
 
 
-def _voyageai(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _voyageai(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     return {
         "model": settings["model_id"],
         "input_type": {"ingest": "document", "search": "query"}.get(input_type),
-        "truncation": task.get("truncation"),
+        "truncation": endpoint.task_settings.get("truncation"),
         "output_dimension": settings.get("dimensions"),
-        "output_dtype": {"byte": "int8", "bit": "binary"}.get(element_type(settings), "float"),
+        "output_dtype": {"byte": "int8", "bit": "binary"}.get(endpoint.element_type, "float"),
     }
 
 
-def _nvidia(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _nvidia(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     return {
         "model": settings["model_id"],
         "input_type": "passage" if input_type == "ingest" else "query",
-        "truncate": task.get("truncate"),
+        "truncate": endpoint.task_settings.get("truncate"),
         "dimensions": settings.get("dimensions"),
     }
 
 
-def _mistral(
-    settings: Settings, task: Settings, input_type: InputType, texts: Sequence[str]
-) -> dict[str, Any]:
+def _mistral(endpoint: Endpoint, input_type: InputType, texts: Sequence[str]) -> dict[str, Any]:
+    settings = endpoint.service_settings
     return {"model": settings["model"], "encoding_format": "float"}
 
 
@@ -170,20 +169,20 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
-class OpenAiProtocol:
+class OpenAiProtocol(RemoteProtocol):
     """OpenAI's protocol in the dialect of one service."""
 
-    def __init__(self, dialect: Dialect, endpoint: Any, secrets: Secrets, send: Send) -> None:
+    def __init__(self, dialect: Dialect, endpoint: Endpoint, secrets: Secrets, send: Send) -> None:
         self._dialect = dialect
-        self._settings: Settings = endpoint.service_settings
-        self._task: Settings = endpoint.task_settings
+        self._endpoint = endpoint
+        self._settings = endpoint.service_settings
         self._secrets = secrets
         self._token = ClientCredentials.of(self._settings, secrets, send)
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request."""
         dialect = self._dialect
-        body = dialect.fields(self._settings, self._task, input_type, texts)
+        body = dialect.fields(self._endpoint, input_type, texts)
         headers = {
             **self._custom_headers(),
             **dialect.authorize(self._settings, self._secrets),
@@ -203,7 +202,7 @@ class OpenAiProtocol:
         return [row["embedding"] for row in rows]
 
     def _custom_headers(self) -> dict[str, str]:
-        headers = dict(self._task.get("headers") or {})
+        headers = dict(self._endpoint.task_settings.get("headers") or {})
         return {name: self._secrets.get(f"headers.{name}", value) for name, value in headers.items()}
 
 
@@ -222,7 +221,7 @@ class LlamaStackProtocol(OpenAiProtocol):
         return list(answer["embeddings"])
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> OpenAiProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> OpenAiProtocol:
     """Return the protocol of an endpoint of one of `DIALECTS`."""
     url = str(endpoint.service_settings.get("url") or "")
     is_stack = endpoint.service == "llama" and url.rstrip("/").endswith("/inference/embeddings")

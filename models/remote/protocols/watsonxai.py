@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.embeddings import InputType
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.remote.oauth import AccessToken, fetch_token
-from models.remote.protocol import Call, Send, Vectors, bearer, json_call
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call
 
 TOKEN_URL = "https://iam.cloud.ibm.com/identity/token"  # noqa: S105 - a URL, not a secret
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 
 
-class WatsonxProtocol:
+class WatsonxProtocol(RemoteProtocol):
     """Requests and answers of watsonx.ai."""
 
-    def __init__(self, endpoint: Any, secrets: Secrets, send: Send) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Secrets, send: Send) -> None:
         settings = endpoint.service_settings
         base = str(settings["url"]).rstrip("/")
         self._url = base if base.endswith("/embeddings") else f"{base}/ml/v1/text/embeddings"
@@ -40,6 +41,6 @@ class WatsonxProtocol:
         return [row["embedding"] for row in answer["results"]]
 
 
-def open_protocol(endpoint: Any, secrets: Secrets, send: Send) -> WatsonxProtocol:
+def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> WatsonxProtocol:
     """Return the protocol of an endpoint of this service."""
     return WatsonxProtocol(endpoint, secrets, send)

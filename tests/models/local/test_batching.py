@@ -168,8 +168,8 @@ import threading
 import numpy as np
 import torch
 from models.local.architectures.packed import OnDevice
-from models.batching import TokenBatch
-from models.workers import Allocations, Workers
+from models.local.batching import TokenBatch
+from models.local.workers import Allocations, Workers
 
 torch.set_num_threads(3)
 workers = Workers(Allocations(2, 1, 2))

@@ -99,7 +99,7 @@ def test_minilm_equals_sentence_transformers(kernels: str) -> None:
         "Microtubules drive transport of mitochondria; see [CLS] Table 2 (p < 0.05)." * 9,
         "naïve café 東京",
     ]
-    expected = SentenceTransformer(str(description.folder), device="cpu").encode(
+    expected = SentenceTransformer(str(description.opened.folder), device="cpu").encode(
         texts, normalize_embeddings=True
     )
     found = description.load("cpu").embed(texts, "ingest")

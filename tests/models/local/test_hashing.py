@@ -3,16 +3,17 @@ import sys
 
 import numpy as np
 import pytest
-from support.checkpoints import LocalEndpoint
+from support.checkpoints import local_endpoint
 
+from models.endpoints.endpoint import Endpoint
 from models.local.hashing import HashingEmbedder, bucket_names
 from models.local.model import local_model
 
 TEXTS = ["The cat sat on the mat.", "Quantum field theory", "", "cat cat cat", "東京は日本の首都"]
 
 
-def hashing(task_type: str, **settings: object) -> LocalEndpoint:
-    return LocalEndpoint(task_type, settings, "hashing")
+def hashing(task_type: str, **settings: object) -> Endpoint:
+    return local_endpoint(task_type, settings, "hashing")
 
 
 def test_dense_embeddings_have_unit_length_and_find_the_text_that_shares_words() -> None:

@@ -3,7 +3,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from support.checkpoints import LocalEndpoint, add_pooling, endpoint, make_encoder, make_masked_lm
+from support.checkpoints import add_pooling, endpoint, local_endpoint, make_encoder, make_masked_lm
 
 from models.errors import ModelLoadError, ValidationError
 from models.local.catalog import ACTIVATIONS, POOLINGS, catalog, complete, resolve
@@ -94,9 +94,9 @@ def test_a_stand_in_is_used_and_recorded(key: str) -> None:
 
 
 def test_the_deprecated_service_names_its_own_model() -> None:
-    elser = LocalEndpoint("sparse_embedding", {"num_threads": 1, "num_allocations": 1}, "elser")
+    elser = local_endpoint("sparse_embedding", {"num_threads": 1, "num_allocations": 1}, "elser")
     assert local_model(elser).describe()["model_id"] == "elser_model_2"
-    nameless = LocalEndpoint("sparse_embedding", {}, "elasticsearch")
+    nameless = local_endpoint("sparse_embedding", {}, "elasticsearch")
     with pytest.raises(ValidationError, match=r"names no model: \[model_id\] is missing"):
         local_model(nameless)
 

@@ -80,7 +80,9 @@ def test_splade_equals_sentence_transformers(kernels: str) -> None:
 
     model = local_model(endpoint("sparse_embedding", SPLADE))
     texts = ["A man is eating food.", "neural sparse retrieval of documents " * 40, "x"]
-    expected = SparseEncoder(str(model.folder), device="cpu").encode(texts, convert_to_sparse_tensor=False)
+    expected = SparseEncoder(str(model.opened.folder), device="cpu").encode(
+        texts, convert_to_sparse_tensor=False
+    )
     found = model.load("cpu").embed(texts, "ingest")
     expected = expected.numpy().copy()
     expected[:, [0, 100, 101, 102, 103]] = 0
@@ -173,7 +175,7 @@ def test_elser_runs_from_the_owners_export_by_explicit_opt_in(exported: Path) ->
     assert found.row(0) == {"cat": 2.0, "dog": 1.0, "__": 1.0}
     assert found.row(1) == {"dog": 1.0}
     assert found.row(2) == {}
-    assert model.describe()["revision"] == model.revision
+    assert model.describe()["revision"] == model.opened.revision
 
 
 def test_elser_is_not_run_without_the_opt_in(exported: Path) -> None:

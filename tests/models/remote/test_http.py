@@ -293,7 +293,7 @@ def test_a_text_that_never_fits_is_an_error():
 
 WORKER = textwrap.dedent("""
     import sys
-    from models.endpoint import parse_endpoint
+    from models.endpoints.endpoint import parse_endpoint
     from models.remote.model import remote_model
     settings = {"api_key": "env:PLANTED", "model_id": "m", "url": sys.argv[1],
                 "rate_limit": {"requests_per_minute": 600}}

@@ -10,7 +10,6 @@ from apache_beam.typehints.decorators import TypeCheckError
 
 from models.chunking_settings import DEFAULT, parse_chunking_settings
 from models.errors import InferenceError
-from models.text import is_blank
 from transforms.chunk.documents import ChunkDocuments, chunk_document
 from transforms.field_values import field_values
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location, SemanticField
@@ -86,12 +85,6 @@ def test_object_values_are_refused(value):
 def test_arrays_of_arrays_are_refused():
     with pytest.raises(InferenceError, match=r"Invalid format for field \[body\]"):
         chunks_of({"body": [["x"]]})
-
-
-def test_blank_is_javas_white_space():
-    assert is_blank(" \t\n\r\x0b\x0c\x1c\u2003\u2028\u3000")
-    assert not is_blank("\u00a0")
-    assert not is_blank("\x85")
 
 
 def test_chunk_texts_are_slices_of_the_values():

@@ -1,4 +1,4 @@
-"""Fixtures that several modules share."""
+"""The kernels of this machine, for tests of what is computed with them."""
 
 import pytest
 
