@@ -97,9 +97,8 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
         parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     )
     field = SemanticField(name, config.mappings.sources(name), chunking)
-    _ = (
-        model.model_settings
-    )  # a service that must be asked for its dimensions is asked while the field is known
+    # A service that must be asked for its dimensions is asked here, where it is known which field to blame.
+    _ = model.model_settings
     element = "sparse" if endpoint.is_sparse else "float" if endpoint.element_type == "float" else "byte"
     column = SemanticColumn(name, endpoint.inference_id, element)
     return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
