@@ -37,6 +37,11 @@ class ResolvedField:
     embedding_fingerprint: str
     search_inference_id: str
 
+    @property
+    def name(self) -> str:
+        """The field's full name in the mapping."""
+        return self.field.name
+
 
 @dataclass(frozen=True)
 class ResolvedConfig:
@@ -49,7 +54,7 @@ class ResolvedConfig:
     @property
     def embedding_fingerprints(self) -> dict[str, str]:
         """Semantic field -> fingerprint of its embedding."""
-        return {field.field.name: field.embedding_fingerprint for field in self.fields}
+        return {field.name: field.embedding_fingerprint for field in self.fields}
 
     @property
     def substitutions(self) -> dict[str, str]:
@@ -116,7 +121,7 @@ def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
 def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
     plain = config.mappings.plain()
     analyzers = {name: field.analyzer for name, field in config.mappings.walk() if field.analyzer}
-    parts = {field.field.name: (field.embedding_fingerprint, _depends_on(field)) for field in fields}
+    parts = {field.name: (field.embedding_fingerprint, _depends_on(field)) for field in fields}
     return TableLayout(
         plain=plain,
         semantic=tuple(field.column for field in fields),
@@ -139,7 +144,7 @@ def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:
         "models": config.models,
         "endpoints_path": config.endpoints.path,
         "fields": {
-            field.field.name: {
+            field.name: {
                 "inference_id": field.endpoint.inference_id,
                 "search_inference_id": field.search_inference_id,
                 "sources": list(field.field.sources),

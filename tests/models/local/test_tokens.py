@@ -18,7 +18,7 @@ def whole(window: int) -> Tokens:
     return tokens
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(alphabet="ab é東.,'-\n[]#", max_size=120), max_size=4), st.integers(4, 12))
 def test_cutting_characters_first_changes_nothing(texts: list[str], window: int) -> None:
     cutting = Tokens(FOLDER, window)

@@ -17,7 +17,7 @@ from transforms.chunk.boundaries import count_words, find_sentences, find_words,
 from transforms.chunk.strategies import chunk_text
 
 SIZES = st.integers(1, 60)
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=150)
 all_settings = st.one_of(
     st.builds(
         lambda size, share: ChunkingSettings("word", size, overlap=int(share * (size // 2))),

@@ -37,7 +37,7 @@ def chunks_in_tokens(text, size, **raw):
     return chunk_text(text, chosen, count_tokens)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts, st.integers(20, 60), st.sampled_from(STRATEGIES))
 def test_no_chunk_exceeds_the_size(text, size, raw):
     chunks = chunks_in_tokens(text, size, **raw)

@@ -62,7 +62,7 @@ def test_blocks_end_where_nothing_is_changed(seed, monkeypatch):
     assert_same("".join(chance.choices(pool, k=5000)), monkeypatch, block=300)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts)
 def test_random_text(text):
     with pytest.MonkeyPatch.context() as patch:
