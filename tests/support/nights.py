@@ -3,6 +3,7 @@
 Processes are forked from a server that has imported everything already, so that a test can afford many.
 """
 
+import ctypes
 import glob
 import importlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from support.paths import ROOT
 from support.small_run import SmallRun, document
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -58,8 +60,7 @@ def _enter(
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     if user is not None:
-        os.setgid(user)
-        os.setuid(user)
+        _become(user)
     for place, when, number, action in traps:
         _set_trap(place, when, number, action)
     from pipeline.__main__ import main
@@ -77,8 +78,29 @@ def _enter(
         os._exit(code)
 
 
+NOBODY = 65534
+
+
+def ordinary_user() -> int:
+    """A user without root's rights who may still read the code: whoever owns the closed folder that it lies in."""
+    places = [place for root in (ROOT, Path(sys.base_prefix)) for place in (root, *root.parents)]
+    closed = [place for place in places if not place.stat().st_mode & 0o001]
+    return closed[0].stat().st_uid if closed else NOBODY
+
+
+def _become(user: int) -> None:
+    """Drop root's rights; where the code belongs to root, keep its name and drop what lets it pass over modes."""
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+    version, this_process = 0x20080522, 0
+    header, nothing = (ctypes.c_uint32 * 2)(version, this_process), (ctypes.c_uint32 * 6)()
+    if user == 0 and ctypes.CDLL(None, use_errno=True).capset(header, nothing):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def _set_trap(place: str, when: str, number: int, action: str) -> None:
-    """Make the `number`-th call of a function do `action` before or after its work: a signal's name, or `sleep`."""
+    """Make the `number`-th call of a function do `action` before or after its work: a signal's name, or a gate's."""
     module_name, _, name = place.rpartition(".")
     owner: Any
     try:
@@ -90,8 +112,8 @@ def _set_trap(place: str, when: str, number: int, action: str) -> None:
     calls = [0]
 
     def act() -> None:
-        if action.startswith("sleep"):
-            time.sleep(float(action.removeprefix("sleep")))
+        if action.startswith("wait at "):
+            Gate(Path(action.removeprefix("wait at "))).wait()
         else:
             os.kill(os.getpid(), getattr(signal, action))
             time.sleep(20)
@@ -107,6 +129,34 @@ def _set_trap(place: str, when: str, number: int, action: str) -> None:
         return result
 
     setattr(owner, name, trapped)
+
+
+class Gate:
+    """A place where processes wait until the test lets them go on.
+
+    Attributes:
+        action: what a trap does that leads here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.action = f"wait at {path}"
+
+    def wait(self) -> None:
+        """Wait here, in the process that was trapped."""
+        self._path.with_name(f"{self._path.name}-{os.getpid()}").touch()
+        end = time.monotonic() + 240
+        while not self._path.exists() and time.monotonic() < end:
+            time.sleep(0.002)
+
+    @property
+    def arrived(self) -> int:
+        """Number of processes that have come here."""
+        return len(list(self._path.parent.glob(f"{self._path.name}-*")))
+
+    def open(self) -> None:
+        """Let all go on."""
+        self._path.touch()
 
 
 class Outcome:
@@ -153,6 +203,21 @@ class NightRun(SmallRun):
     def killed_at(self, place: str, when: str = "before", number: int = 1, name: str = "SIGKILL") -> Outcome:
         """Run until a chosen point and die there."""
         return self.night(traps=[(place, when, number, name)])
+
+    def gate(self) -> Gate:
+        """A gate for the commands of this job."""
+        return Gate(self.folder / f"gate{time.monotonic_ns()}")
+
+    def two_at_once(self, *arguments: str) -> list[Outcome]:
+        """Run twice at the same time: both come to the commit before either is let through."""
+        gate = self.gate()
+        traps = [("pipeline.run.publish.commit", "before", 1, gate.action)]
+        running = [self.start(*arguments, traps=traps) for _ in range(2)]
+        # A run that has nothing to commit, or that failed, never comes there.
+        while gate.arrived < 2 and all(one.process.is_alive() for one in running):
+            time.sleep(0.002)
+        gate.open()
+        return [one.wait() for one in running]
 
     def json(self, *arguments: str, command: str) -> Any:
         """Run a command that prints JSON."""
@@ -219,4 +284,4 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
         )
 
 
-__all__ = ["NightRun", "Outcome", "Running", "assert_same_rows", "document", "same"]
+__all__ = ["Gate", "NightRun", "Outcome", "Running", "assert_same_rows", "document", "ordinary_user", "same"]

@@ -96,10 +96,12 @@ class Handler(BaseHTTPRequestHandler):
         with self.lock:
             step = self.script[min(len(self.seen), len(self.script) - 1)]
             headers = {name.title(): value for name, value in self.headers.items()}
-            self.seen.append({"path": self.path, "headers": headers, "body": body, "at": time.time()})
+            entry = {"path": self.path, "headers": headers, "body": body, "at": time.time(), "sent": 0}
+            self.seen.append(entry)
         time.sleep(step.get("delay", 0))
+        entry["delayed"] = step.get("delay", 0)
         if "megabytes" in step:
-            return self.stream(step["megabytes"])
+            return self.stream(step["megabytes"], entry)
         if step.get("echo"):
             text = json.dumps({"error": {"message": f"no: {dict(self.headers.items())} {raw.decode()}"}})
         elif "form" in body:
@@ -124,13 +126,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.close_connection = "cut" in step
 
-    def stream(self, megabytes):
+    def stream(self, megabytes, entry):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         chunk = b"[0.25," * (1 << 17)
         for _ in range(int(megabytes * (1 << 20) / len(chunk))):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            entry["sent"] += len(chunk)
 
     def log_message(self, *_):
         pass
@@ -150,7 +153,7 @@ class Service:
 
     @property
     def requests(self):
-        with urllib.request.urlopen(self.url, timeout=5) as response:
+        with urllib.request.urlopen(self.url, timeout=60) as response:
             return json.load(response)
 
 

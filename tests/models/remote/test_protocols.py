@@ -15,7 +15,7 @@ from models.remote.http import Policy
 from models.remote.model import remote_model
 from models.remote.protocols import google, openai, watsonxai
 
-QUICK = Policy(timeout=5.0, attempts=2, first_wait=0.01)
+QUICK = Policy(timeout=60.0, attempts=2, first_wait=0.01)
 TEXTS = ["one text", "another one, longer"]
 
 

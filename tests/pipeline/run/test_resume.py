@@ -210,9 +210,7 @@ def test_two_runs_at_once_lose_and_double_nothing(job, undisturbed):
     """Two real processes: one commits, the other says so and ends with 1; the next run has nothing left to do."""
     assert job.night().code == 0
     job.write(corpus(edition=1))
-    slow = [("pipeline.run.publish.commit", "before", 1, "sleep2")]
-    first, second = job.start(traps=slow), job.start(traps=slow)
-    outcomes = [first.wait(), second.wait()]
+    outcomes = job.two_at_once()
     assert sorted(outcome.code for outcome in outcomes) == [0, 1], outcomes
     loser = next(outcome for outcome in outcomes if outcome.code == 1)
     assert "another run has changed the table" in loser.output
@@ -224,17 +222,16 @@ def test_two_runs_at_once_lose_and_double_nothing(job, undisturbed):
 
 
 def test_two_first_runs_at_once_make_one_table(job, undisturbed):
-    slow = [("pipeline.run.publish.commit", "before", 1, "sleep2")]
-    first, second = job.start(traps=slow), job.start(traps=slow)
-    outcomes = [first.wait(), second.wait()]
+    outcomes = job.two_at_once()
     assert sorted(outcome.code for outcome in outcomes) == [0, 1], outcomes
     assert not any("Traceback" in outcome.output for outcome in outcomes)
     assert_same_rows(job.rows(), undisturbed[0])
 
 
 def test_with_lock_the_second_run_does_not_even_start(job):
-    first = job.start("--lock", traps=[("pipeline.run.publish.commit", "before", 1, "sleep6")])
-    first.until(lambda: bool(job.part_files()))
+    gate = job.gate()
+    first = job.start("--lock", traps=[("pipeline.run.publish.commit", "before", 1, gate.action)])
+    first.until(lambda: gate.arrived == 1)
     second = job.night("--lock")
     assert second.code == 1
     assert "is in progress" in second.output

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from support.nights import NightRun, assert_same_rows, document
+from support.nights import NightRun, assert_same_rows, document, ordinary_user
 
 from pipeline.table.log import read_log
 from transforms.table.schema import METADATA_KEY
@@ -160,10 +160,13 @@ def test_vacuum_removes_old_versions_and_only_them(job, capsys):
 def test_vacuum_leaves_a_live_run_alone_and_takes_a_killed_one(job, capsys):
     before = job.part_files()
     job.write([document(number, 1) for number in range(20)])
-    running = job.start(traps=[("pipeline.run.publish.commit", "before", 1, "sleep4")])
-    running.until(lambda: len(job.part_files()) >= len(before) + 5)
+    gate = job.gate()
+    running = job.start(traps=[("pipeline.run.publish.commit", "before", 1, gate.action)])
+    running.until(lambda: gate.arrived == 1)
+    assert len(job.part_files()) >= len(before) + 5
     told = job.json("--older-than", "0", command="vacuum")
     assert told["removed"] == [], "its parts are in no version yet, and it is alive"
+    gate.open()
     assert running.wait().code == 0
 
     assert job.night("--older-than", "0", command="vacuum").code == 0
@@ -417,14 +420,11 @@ def test_a_source_that_is_not_mounted_is_an_error_not_a_deletion(job, capfd, kin
 def test_a_mount_that_goes_away_between_scan_and_embedding_fails_the_run(job):
     rows = job.rows()
     job.write([document(number, 1) for number in range(20)])
-    running = job.start(traps=[("pipeline.run.job.write_work", "after", 1, "sleep3")])
-    running.until(
-        lambda: (
-            bool(job.open_runs())
-            and any("work-" in name for name in os.listdir(f"{job.table_path}/_runs/{job.open_runs()[0]}"))
-        )
-    )
+    gate = job.gate()
+    running = job.start(traps=[("pipeline.run.job.write_work", "after", 1, gate.action)])
+    running.until(lambda: gate.arrived == 1)
     os.rename(job.corpus, f"{job.corpus}.away")
+    gate.open()
     outcome = running.wait()
     assert outcome.code == 1
     assert "Traceback" not in outcome.output, outcome
@@ -435,14 +435,11 @@ def test_a_mount_that_goes_away_between_scan_and_embedding_fails_the_run(job):
 def test_a_source_that_changes_during_the_run_costs_what_changed(job):
     """Lines that are not what was planned fail and are tried again; what is in their place waits for its own night."""
     job.write([document(number, 1) for number in range(20)])
-    running = job.start(traps=[("pipeline.run.job.write_work", "after", 1, "sleep3")])
-    running.until(
-        lambda: (
-            bool(job.open_runs())
-            and any("work-" in name for name in os.listdir(f"{job.table_path}/_runs/{job.open_runs()[0]}"))
-        )
-    )
+    gate = job.gate()
+    running = job.start(traps=[("pipeline.run.job.write_work", "after", 1, gate.action)])
+    running.until(lambda: gate.arrived == 1)
     job.write([document(number, 2 if number == 3 else 1) for number in range(15)])
+    gate.open()
     outcome = running.wait()
     assert outcome.code == 0, outcome
     assert job.summary["documents"]["failed"] == 6
@@ -455,13 +452,10 @@ def test_a_source_that_changes_during_the_run_costs_what_changed(job):
     assert "Edition 2" in job.rows()["d3"]["_source"]
 
 
-NOBODY = 65534
-
-
 @pytest.mark.parametrize("what", ["source", "table", "log"])
 def test_a_missing_right_is_a_clear_error(job, what):
     """As another user, for root may do anything; where the tests do not run as root, the mode alone is enough."""
-    user = NOBODY if os.getuid() == 0 else None
+    user = ordinary_user() if os.getuid() == 0 else None
     for root, folders, _ in os.walk(job.folder):
         for folder in folders:
             os.chmod(os.path.join(root, folder), 0o777)
