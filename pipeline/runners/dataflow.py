@@ -3,12 +3,12 @@
 from typing import Any
 
 from pipeline.config.run_config import RunConfig, RunnerConfig
+from pipeline.runners.runner import Runner
 from pipeline.runners.worker_package import build_worker_package
 from transforms import files
 
 
-def dataflow(config: RunnerConfig) -> dict[str, Any]:
-    """Beam's options for Dataflow."""
+def _options(config: RunnerConfig) -> dict[str, Any]:
     experiments = config.options.get("experiments") or []
     experiments = [experiments] if isinstance(experiments, str) else list(experiments)
     if config.accelerator:
@@ -27,8 +27,7 @@ def dataflow(config: RunnerConfig) -> dict[str, Any]:
     }
 
 
-def dataflow_problems(config: RunConfig) -> list[str]:
-    """Say what is wrong with a config for Dataflow."""
+def _problems(config: RunConfig) -> list[str]:
     runner = config.runner
     problems = [
         f"runner.{name}: is required by Dataflow"
@@ -53,3 +52,6 @@ def dataflow_problems(config: RunConfig) -> list[str]:
     if runner.accelerator and runner.worker_image is None:
         problems.append("runner.worker_image: a GPU needs an image with CUDA; see the Dockerfile")
     return problems
+
+
+DATAFLOW = Runner(lambda workers: "DataflowRunner", _options, _problems)

@@ -1,4 +1,7 @@
-"""Runner name -> Beam runner and options. The runner is always named: Beam's default one downloads a binary first."""
+"""Run a graph on the runner that the config names.
+
+The runner is always named: Beam's default one downloads a binary first.
+"""
 
 import functools
 from collections.abc import Callable
@@ -6,26 +9,29 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError, PipelineError, original_error
-from pipeline.runners.dataflow import dataflow, dataflow_problems
-from pipeline.runners.local import local, local_problems, worker_command
-from pipeline.runners.portable import (
-    SharedJobServerFlinkRunner,
-    flink,
-    portable_problems,
-    prism,
-    prism_problems,
-    spark,
-)
+from pipeline.runners.dataflow import DATAFLOW
+from pipeline.runners.flink import FLINK
+from pipeline.runners.local import LOCAL
+from pipeline.runners.prism import PRISM
+from pipeline.runners.runner import Runner
+from pipeline.runners.spark import SPARK
+
+RUNNERS: dict[str, Runner] = {
+    "local": LOCAL,
+    "flink": FLINK,
+    "spark": SPARK,
+    "prism": PRISM,
+    "dataflow": DATAFLOW,
+}
+"""`runner.name` in the config -> the runner."""
 
 
 def pipeline_options(config: RunnerConfig) -> PipelineOptions:
     """Build the options of a runner; unknown ones in `runner.options` are Beam's to refuse."""
-    ours = {name: value for name, value in _OPTIONS[config.name](config).items() if value is not None}
+    ours = {name: value for name, value in RUNNERS[config.name].options(config).items() if value is not None}
     # `experiments` is a list that both sides add to; for all else the config has the last word.
     return PipelineOptions.from_dictionary({**ours, **config.options, **_experiments(ours)})
 
@@ -82,9 +88,7 @@ def create_runner(config: RunnerConfig) -> Any:
 
 @functools.cache
 def _runner(name: str, workers: int) -> Any:
-    if name == "local" and workers > 1:
-        return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker_command(workers)))
-    return _RUNNERS[name]()
+    return RUNNERS[name].create(workers)
 
 
 def check_runner(config: RunConfig) -> None:
@@ -93,31 +97,6 @@ def check_runner(config: RunConfig) -> None:
     Raises:
         ConfigError: with every problem.
     """
-    problems = _PROBLEMS[config.runner.name](config)
+    problems = RUNNERS[config.runner.name].problems(config)
     if problems:
         raise ConfigError("run config", problems)
-
-
-_OPTIONS: dict[str, Callable[[RunnerConfig], dict[str, Any]]] = {
-    "local": local,
-    "flink": flink,
-    "spark": spark,
-    "prism": prism,
-    "dataflow": dataflow,
-}
-
-_RUNNERS: dict[str, Callable[[], Any]] = {
-    "local": FnApiRunner,
-    "flink": SharedJobServerFlinkRunner,
-    "spark": lambda: "SparkRunner",
-    "prism": lambda: "PrismRunner",
-    "dataflow": lambda: "DataflowRunner",
-}
-
-_PROBLEMS: dict[str, Callable[[RunConfig], list[str]]] = {
-    "local": local_problems,
-    "flink": portable_problems,
-    "spark": portable_problems,
-    "prism": prism_problems,
-    "dataflow": dataflow_problems,
-}

@@ -5,8 +5,18 @@ import shlex
 import sys
 from typing import Any
 
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
 from models.local.workers import CORES_VARIABLE, usable_cores
 from pipeline.config.run_config import RunConfig, RunnerConfig
+from pipeline.runners.runner import Runner
+
+
+def _create(workers: int) -> FnApiRunner:
+    if workers == 1:
+        return FnApiRunner()
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker_command(workers)))
 
 
 def worker_command(workers: int) -> str:
@@ -16,11 +26,12 @@ def worker_command(workers: int) -> str:
     return f"exec env {share} {shlex.quote(sys.executable)} -m pipeline.runners.local_worker"
 
 
-def local(config: RunnerConfig) -> dict[str, Any]:
-    """Beam's options for the local runner."""
+def _options(config: RunnerConfig) -> dict[str, Any]:
     return {"direct_num_workers": config.workers, "default_sdk_harness_log_level": "WARNING"}
 
 
-def local_problems(config: RunConfig) -> list[str]:
-    """Nothing can be wrong with the local runner."""
+def _problems(config: RunConfig) -> list[str]:
     return []
+
+
+LOCAL = Runner(_create, _options, _problems)

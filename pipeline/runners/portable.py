@@ -1,59 +1,14 @@
-"""Runners behind a job server: Flink, Spark and Prism."""
+"""What the runners behind a job server (Flink, Spark, Prism) have in common: where their workers run."""
 
 import json
 import os
 from typing import Any
 
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
-from apache_beam.runners.portability.flink_runner import FlinkRunner
-from apache_beam.runners.portability.job_server import JobServer
-
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.runners.worker_package import build_worker_package
 
 
-class SharedJobServerFlinkRunner(FlinkRunner):
-    """Keeps its job server for all graphs of a run; it stops when the program ends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._servers: dict[tuple[str | None, str], JobServer] = {}
-
-    def default_job_server(self, options: PipelineOptions) -> JobServer:
-        """Start a job server, or return the one that is running."""
-        values = options.view_as(FlinkRunnerOptions)
-        key = (values.flink_job_server_jar, values.flink_master)
-        if key not in self._servers:
-            self._servers[key] = super().default_job_server(options)
-        return self._servers[key]
-
-
-def flink(config: RunnerConfig) -> dict[str, Any]:
-    """Beam's options for Flink."""
-    return {
-        "flink_master": config.master or "[local]",
-        "flink_version": config.flink_version,
-        "flink_job_server_jar": config.job_server_jar,
-        "parallelism": config.parallelism or 1,
-        **_environment(config),
-    }
-
-
-def spark(config: RunnerConfig) -> dict[str, Any]:
-    """Beam's options for Spark."""
-    return {
-        "spark_master_url": config.master or f"local[{config.parallelism or 1}]",
-        "spark_job_server_jar": config.job_server_jar,
-        **_environment(config),
-    }
-
-
-def prism(config: RunnerConfig) -> dict[str, Any]:
-    """Beam's options for Prism."""
-    return {"prism_location": config.prism_location, "prism_log_level": "warn", **_environment(config)}
-
-
-def _environment(config: RunnerConfig) -> dict[str, Any]:
+def worker_environment(config: RunnerConfig) -> dict[str, Any]:
     """Where a portable runner's workers run, and our code for those that start from an image."""
     environment = config.environment or ("LOOPBACK" if _is_embedded(config) else "DOCKER")
     in_docker = environment == "DOCKER"
@@ -97,14 +52,3 @@ def _has_command(environment_config: str | None) -> bool:
         return "command" in json.loads(environment_config or "")
     except (ValueError, TypeError):
         return False
-
-
-def prism_problems(config: RunConfig) -> list[str]:
-    """Say what is wrong with a config for Prism."""
-    location = config.runner.prism_location
-    if location is None:
-        # Beam would download a binary and run it without checking a signature.
-        return ["runner.prism_location: is required; see docs/runners.md for how to build a Prism binary"]
-    if not os.path.isfile(location):
-        return [f"runner.prism_location: [{location}] does not exist"]
-    return portable_problems(config)
