@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.summary import RunSummary
+
 TEMPLATE = "page.html.j2"
 WIDTH, HEIGHT = 640, 160
 LAST_RUNS = 15
@@ -81,12 +83,12 @@ def histogram_bars(lengths: Mapping[str, int]) -> list[Bar]:
     return bars([(f"≤ {EDGES[place]:,}", classes[place]) for place in between], width=360, height=120)
 
 
-def render_report(record: Mapping[str, Any], last_runs: Sequence[Mapping[str, Any]]) -> str:
+def render_report(summary: RunSummary, last_runs: Sequence[Mapping[str, Any]]) -> str:
     """Render the page of a run.
 
     Args:
-        record: the run, as run.json holds it.
-        last_runs: the runs before it, the oldest first.
+        summary: the run.
+        last_runs: the runs before it as runs.jsonl holds them, the oldest first.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -99,18 +101,18 @@ def render_report(record: Mapping[str, Any], last_runs: Sequence[Mapping[str, An
     )
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["amount"] = lambda value: "–" if value is None else f"{value:,.4g}"
-    runs = [*last_runs, record][-LAST_RUNS:]
+    runs = [*last_runs, summary.to_json(details=False)][-LAST_RUNS:]
     return environment.get_template(TEMPLATE).render(
-        run=record,
+        run=summary,
         throughput={
-            name: bars(rates(record.get("throughput", []), column))
+            name: bars(rates(summary.throughput, column))
             for column, name in ((1, "documents"), (2, "chunks"), (3, "tokens"))
         },
         histograms={
             field: {kind: histogram_bars(edges) for kind, edges in kinds.items()}
-            for field, kinds in record.get("lengths", {}).items()
+            for field, kinds in summary.lengths.items()
         },
-        stages=bars(list(record.get("timings", {}).items()), height=80),
+        stages=bars(list(summary.timings.items()), height=80),
         runs=list(reversed(runs)),
         run_bars=bars([(one["started"] or "", one["seconds"]) for one in runs], height=80),
         width=WIDTH,

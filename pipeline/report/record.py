@@ -15,6 +15,7 @@ import orjson
 from pipeline.config.run_config import RunConfig
 from pipeline.logs import log
 from pipeline.report.page import render_report
+from pipeline.report.summary import RunSummary
 from pipeline.report.telemetry import export_opentelemetry, write_prometheus
 from transforms import files
 
@@ -39,30 +40,32 @@ KEPT_KEYS = (
     "gates",
     "error",
 )
+"""What of a summary runs.jsonl holds."""
 
 
-def keep_record(config: RunConfig, record: dict[str, Any]) -> None:
+def keep_record(config: RunConfig, summary: RunSummary) -> None:
     """Write everything that is kept of a run.
 
     Args:
         config: the run config.
-        record: the run, as run.json holds it.
+        summary: the run.
     """
     ended = time.time()
     path = config.run_json
     try:
         if path is not None:
+            record = summary.to_json()
             _write(path, orjson.dumps(record, option=orjson.OPT_INDENT_2))
             last_runs = read_runs(path.with_name("runs.jsonl"))
-            _write(path.with_name("report.html"), render_report(record, last_runs).encode())
-            entry = {key: record[key] for key in KEPT_KEYS if key in record}
+            _write(path.with_name("report.html"), render_report(summary, last_runs).encode())
+            entry = {key: record[key] for key in KEPT_KEYS}
             lines = [orjson.dumps(one) for one in [*last_runs, entry][-KEPT_RUNS:]]
             _write(path.with_name("runs.jsonl"), b"".join(line + b"\n" for line in lines))
         if config.telemetry.prometheus is not None:
-            write_prometheus(config.telemetry.prometheus, record, config.table.path, ended)
+            write_prometheus(config.telemetry.prometheus, summary, config.table.path, ended)
     except OSError as error:
         log.warning("the run's record could not be written: %s", error)
-    export_opentelemetry(record, config.table.path, ended)
+    export_opentelemetry(summary, config.table.path, ended)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,18 +5,18 @@ fail a run; what goes wrong is a warning in the log.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.logs import log
+from pipeline.report.summary import RunSummary
 from transforms import files
 
 PREFIX = "semantic_ingest"
 Sample = tuple[str, dict[str, str], float]
-"""Labels' metric, labels, value."""
+"""Metric, labels, value."""
 
 HELP = {
     "last_run_timestamp_seconds": "When the last run ended.",
@@ -37,74 +37,66 @@ HELP = {
 }
 
 
-def samples(record: Mapping[str, Any], ended: float) -> Iterator[Sample]:
+def samples(summary: RunSummary, ended: float) -> Iterator[Sample]:
     """The numbers of a run.
 
     Args:
-        record: the run, as run.json holds it.
+        summary: the run.
         ended: when it ended, in seconds since 1970.
     """
-    done = record["status"] == "done"
+    done = summary.status == "done"
     yield "last_run_timestamp_seconds", {}, ended
     yield "last_run_success", {}, float(done)
     if done:
         yield "last_success_timestamp_seconds", {}, ended
-    yield "last_run_seconds", {}, record["seconds"]
-    for stage, seconds in record.get("timings", {}).items():
+    yield "last_run_seconds", {}, summary.seconds
+    for stage, seconds in summary.timings.items():
         yield "stage_seconds", {"stage": stage}, seconds
-    for state, count in record["documents"].items():
+    for state, count in summary.documents.items():
         yield "documents", {"state": state}, count
     for kind in ("embedded", "reused", "truncated", "merged"):
-        yield "chunks", {"kind": kind}, record[kind]
-    yield "tokens", {}, record["tokens"]
-    yield "tokens_per_second", {}, record["tokens_per_second"]
-    for endpoint, count in record.get("retries_by_endpoint", {}).items():
+        yield "chunks", {"kind": kind}, getattr(summary, kind)
+    yield "tokens", {}, summary.tokens
+    yield "tokens_per_second", {}, summary.tokens_per_second
+    for endpoint, count in summary.retries_by_endpoint.items():
         yield "retries", {"endpoint": endpoint}, count
-    for reason, count in record["failures_by_reason"].items():
+    for reason, count in summary.failures_by_reason.items():
         stage, _, error = reason.partition(": ")
         yield "failures", {"stage": stage, "error": error}, count
-    for gate in record.get("gates", []):
-        yield "gate_value", {"measure": gate["measure"]}, gate["value"]
-        yield "gate_passed", {"measure": gate["measure"]}, float(not gate["problems"])
-    for name in ("table_version", "index_version"):
-        if record[name] is not None:
-            yield name, {}, record[name]
+    for gate in summary.gates:
+        yield "gate_value", {"measure": gate.measure}, gate.value
+        yield "gate_passed", {"measure": gate.measure}, float(not gate.problems)
+    if summary.table_version is not None:
+        yield "table_version", {}, summary.table_version
+    if summary.index_version is not None:
+        yield "index_version", {}, summary.index_version
 
 
 def prometheus_text(found: Sequence[Sample], labels: Mapping[str, str]) -> str:
-    """Format numbers in Prometheus' text format, the samples of one metric together."""
-    lines = []
-    for name, explanation in HELP.items():
-        lines_of_metric = [
-            f"{PREFIX}_{name}{_labels({**labels, **own})} {float(value)!r}"
-            for metric, own, value in found
-            if metric == name
-        ]
-        if lines_of_metric:
-            lines += [
-                f"# HELP {PREFIX}_{name} {explanation}",
-                f"# TYPE {PREFIX}_{name} gauge",
-                *lines_of_metric,
-            ]
-    return "\n".join(lines) + "\n"
+    """Format numbers in Prometheus' text format.
+
+    Args:
+        found: the numbers; those of one metric have the same labels.
+        labels: what each of them is labelled with besides.
+    """
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+    gauges: dict[str, Gauge] = {}
+    for name, own, value in found:
+        if name not in gauges:
+            gauges[name] = Gauge(f"{PREFIX}_{name}", HELP[name], [*labels, *own], registry=registry)
+        gauges[name].labels(**labels, **own).set(value)
+    return generate_latest(registry).decode()
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    escaped = (
-        (name, value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
-        for name, value in labels.items()
-    )
-    inside = ",".join(f'{name}="{value}"' for name, value in escaped)
-    return f"{{{inside}}}" if inside else ""
-
-
-def write_prometheus(path: str, record: Mapping[str, Any], table_path: str, ended: float) -> None:
+def write_prometheus(path: str, summary: RunSummary, table_path: str, ended: float) -> None:
     """Write the file that the node exporter's textfile collector reads, complete or not at all.
 
     A run that failed keeps the time of the last one that was done, so that an alert can count from it.
     """
-    found = list(samples(record, ended))
-    if record["status"] != "done":
+    found = list(samples(summary, ended))
+    if summary.status != "done":
         last = _last_success(path)
         found += [("last_success_timestamp_seconds", {}, last)] if last is not None else []
     with files.create(path) as handle:
@@ -112,12 +104,16 @@ def write_prometheus(path: str, record: Mapping[str, Any], table_path: str, ende
 
 
 def _last_success(path: str) -> float | None:
+    """When the last run that was done ended, as the file that is there tells."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError:
+        families = list(text_string_to_metric_families(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
-    found = re.search(rf"^{PREFIX}_last_success_timestamp_seconds\S* (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else None
+    wanted = f"{PREFIX}_last_success_timestamp_seconds"
+    found = [float(sample.value) for family in families if family.name == wanted for sample in family.samples]
+    return found[0] if found else None
 
 
 def opentelemetry_wanted() -> bool:
@@ -133,7 +129,7 @@ def opentelemetry_wanted() -> bool:
     )
 
 
-def export_opentelemetry(record: Mapping[str, Any], table_path: str, ended: float) -> None:
+def export_opentelemetry(summary: RunSummary, table_path: str, ended: float) -> None:
     """Send one trace (the run, its stages below it) and the run's numbers, as the OTEL_* variables say."""
     if not opentelemetry_wanted():
         return
@@ -143,10 +139,10 @@ def export_opentelemetry(record: Mapping[str, Any], table_path: str, ended: floa
         log.warning("the OTEL_* variables ask for OpenTelemetry: pip install 'semantic-ingest[otel]'")
         return
     resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "semantic-ingest")})
-    attributes = {"table": table_path, "run_id": record["run_id"] or "", "status": record["status"]}
+    attributes = {"table": table_path, "run_id": summary.run_id or "", "status": summary.status}
     try:
-        _send_trace(record, resource, attributes, ended)
-        _send_metrics(record, resource, table_path, ended)
+        _send_trace(summary, resource, attributes, ended)
+        _send_metrics(summary, resource, table_path, ended)
     except Exception as error:
         log.warning("OpenTelemetry got nothing of this run: %s: %s", type(error).__name__, error)
 
@@ -158,7 +154,7 @@ def _exporter_kind(signal: str) -> str:
     return kind
 
 
-def _send_trace(record: Mapping[str, Any], resource: Any, attributes: dict[str, str], ended: float) -> None:
+def _send_trace(summary: RunSummary, resource: Any, attributes: dict[str, str], ended: float) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor, SpanExporter
     from opentelemetry.trace import Status, StatusCode, set_span_in_context
@@ -181,14 +177,14 @@ def _send_trace(record: Mapping[str, Any], resource: Any, attributes: dict[str, 
     tracer = provider.get_tracer("semantic_ingest")
     # A scheduler that traces its tasks hands the trace on in TRACEPARENT.
     parent = TraceContextTextMapPropagator().extract({"traceparent": os.environ.get("TRACEPARENT", "")})
-    begun = ended - record["seconds"]
+    begun = ended - summary.seconds
     run = tracer.start_span("run", context=parent, start_time=_nanoseconds(begun), attributes=attributes)
-    for stage in record.get("stages", []):
-        start = datetime.fromisoformat(stage["started"]).timestamp()
-        span = tracer.start_span(stage["name"], set_span_in_context(run), start_time=_nanoseconds(start))
-        span.end(_nanoseconds(start + stage["seconds"]))
-    if record["status"] != "done":
-        run.set_status(Status(StatusCode.ERROR, str(record.get("error", ""))))
+    for stage in summary.stages:
+        start = datetime.fromisoformat(stage.started).timestamp()
+        span = tracer.start_span(stage.name, set_span_in_context(run), start_time=_nanoseconds(start))
+        span.end(_nanoseconds(start + stage.seconds))
+    if summary.status != "done":
+        run.set_status(Status(StatusCode.ERROR, summary.error))
     run.end(_nanoseconds(ended))
     provider.shutdown()
 
@@ -197,7 +193,7 @@ def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-def _send_metrics(record: Mapping[str, Any], resource: Any, table_path: str, ended: float) -> None:
+def _send_metrics(summary: RunSummary, resource: Any, table_path: str, ended: float) -> None:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import (
         ConsoleMetricExporter,
@@ -221,6 +217,6 @@ def _send_metrics(record: Mapping[str, Any], resource: Any, table_path: str, end
     provider = MeterProvider([reader], resource=resource)
     meter = provider.get_meter("semantic_ingest")
     gauges = {name: meter.create_gauge(f"{PREFIX}.{name}", description=text) for name, text in HELP.items()}
-    for name, labels, value in samples(record, ended):
+    for name, labels, value in samples(summary, ended):
         gauges[name].set(float(value), {"table": table_path, **labels})
     provider.shutdown()

@@ -4,6 +4,7 @@ import threading
 import time
 from types import TracebackType
 
+from pipeline.report.summary import Sample
 from transforms.handover.progress import read_progress
 
 MOST_SAMPLES = 240
@@ -14,7 +15,7 @@ class Sampler:
     """Samples the progress of a stage from a thread of its own.
 
     Attributes:
-        samples: seconds since the start, documents, chunks and tokens so far.
+        samples: what was found, in order.
 
     Args:
         folder: where the workers leave their progress; None samples nothing.
@@ -22,7 +23,7 @@ class Sampler:
     """
 
     def __init__(self, folder: str | None, interval: float = 0.5) -> None:
-        self.samples: list[tuple[float, int, int, int]] = []
+        self.samples: list[Sample] = []
         self._folder = folder
         self._interval = interval
         self._ended = threading.Event()

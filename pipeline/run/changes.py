@@ -110,15 +110,16 @@ def collect_changes(
             "Nothing was published; please report this."
         )
     replaced = plan.previous[~failed & (plan.previous >= 0)]
-    taken_over = plan.adopted_previous[plan.adopted_previous >= 0]
-    dropped = np.concatenate([plan.deleted, replaced, taken_over])
+    replaced_by_finished = plan.taken_over_previous[plan.taken_over_previous >= 0]
+    dropped = np.concatenate([plan.deleted, replaced, replaced_by_finished])
     stale = stale_rows(planned.state, dropped, planned.resolved.embedding_fingerprints)
     if planned.base is not None and _schema_changed(planned):
         stale = np.arange(len(planned.state))
     table_changes = part_changes(planned.state, dropped, stale)
-    not_adopted = np.setdiff1d(np.arange(len(planned.adoptable)), plan.adopted)
-    adopted_changes = part_changes(planned.adoptable, not_adopted)
-    rewrites = table_changes.rewrites + adopted_changes.rewrites
+    # A finished part is taken over whole where all its rows are; of the others the rows that are wanted are copied.
+    unwanted = np.setdiff1d(np.arange(len(planned.finished_rows)), plan.taken_over)
+    finished_changes = part_changes(planned.finished_rows, unwanted)
+    rewrites = table_changes.rewrites + finished_changes.rewrites
     if rewrites:
         with report.stage("rewrite"):
             execute(
@@ -127,11 +128,15 @@ def collect_changes(
                 small=len(rewrites) <= SMALL_REWRITE,
             )
     rewritten = [PartFile(**record) for record in read_records(graph.rewritten_path(planned.run))]
-    adopted = [_existing_part(planned, part) for part in adopted_changes.kept]
+    taken_over = [_existing_part(planned, part) for part in finished_changes.kept]
     removed = table_changes.removed + [rewrite.path for rewrite in table_changes.rewrites]
-    added = int((plan.previous[~failed] < 0).sum() + (plan.adopted_previous < 0).sum())
-    report.changed(added, len(replaced) + len(taken_over), len(rewrites))
-    return Changes(written + rewritten + adopted, removed)
+    added = int((plan.previous[~failed] < 0).sum() + (plan.taken_over_previous < 0).sum())
+    changed = len(replaced) + len(replaced_by_finished)
+    report.add(
+        documents={**report.summary.documents, "added": added, "changed": changed},
+        rewritten_parts=len(rewrites),
+    )
+    return Changes(written + rewritten + taken_over, removed)
 
 
 def _failed_work(planned: PlannedRun, failures: list[Failure]) -> Any:
@@ -157,8 +162,8 @@ def _schema_changed(planned: PlannedRun) -> bool:
 def _existing_part(planned: PlannedRun, part: str) -> PartFile:
     """Describe a finished part of another run."""
     path = files.join(planned.resolved.config.table.path, part)
-    ids = planned.adoptable.ids.filter(
-        pa.array(planned.adoptable.part == planned.adoptable.parts.index(part))
+    ids = planned.finished_rows.ids.filter(
+        pa.array(planned.finished_rows.part == planned.finished_rows.parts.index(part))
     )
     bounds = pc.min_max(ids).as_py()
     return PartFile(part, files.list_files(path)[0][1], len(ids), bounds["min"], bounds["max"])

@@ -46,8 +46,8 @@ class Plan:
     Attributes:
         work: scan rows of the documents to embed, in source order.
         previous: for each of them the row of the table's state that it replaces, or -1.
-        adopted: rows of the adoptable state that are taken over from a run that was killed.
-        adopted_previous: for each of them the row of the table's state that it replaces, or -1.
+        taken_over: rows that a killed run finished and that are taken over from it.
+        taken_over_previous: for each of them the row of the table's state that it replaces, or -1.
         deleted: rows of the table's state that go.
         held_back: rows that a full sync would delete, kept because some of the source could not be read.
         unchanged: number of documents that are up to date.
@@ -58,8 +58,8 @@ class Plan:
 
     work: Rows
     previous: Rows
-    adopted: Rows
-    adopted_previous: Rows
+    taken_over: Rows
+    taken_over_previous: Rows
     deleted: Rows
     held_back: int
     unchanged: int
@@ -70,23 +70,36 @@ class Plan:
     @property
     def added(self) -> int:
         """Documents that are new to the table."""
-        return int((self.previous < 0).sum() + (self.adopted_previous < 0).sum())
+        return int((self.previous < 0).sum() + (self.taken_over_previous < 0).sum())
 
     @property
     def changed(self) -> int:
         """Documents whose content, mapping or model changed."""
-        return int((self.previous >= 0).sum() + (self.adopted_previous >= 0).sum())
+        return int((self.previous >= 0).sum() + (self.taken_over_previous >= 0).sum())
+
+    def counts(self) -> dict[str, int]:
+        """Number of documents by what becomes of them."""
+        return {
+            "added": self.added,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "deleted": len(self.deleted),
+            "failed": len(self.unreadable),
+            "duplicates": self.duplicates,
+            "taken_over": len(self.taken_over),
+            "held_back": self.held_back,
+        }
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (len(self.work) or len(self.adopted) or len(self.deleted))
+        return not (len(self.work) or len(self.taken_over) or len(self.deleted))
 
 
 def make_plan(
     scan: Scan,
     state: TableState,
-    adoptable: TableState,
+    finished_rows: TableState,
     fingerprint: str,
     *,
     full_sync: bool,
@@ -100,7 +113,7 @@ def make_plan(
     Args:
         scan: the source.
         state: the table.
-        adoptable: rows of finished parts that belong to no version of the table.
+        finished_rows: rows of finished parts that belong to no version of the table.
         fingerprint: of the rows that this run would write.
         full_sync: whether documents that the source lacks are deleted.
         deletions: ids to delete, whatever the source says.
@@ -121,9 +134,9 @@ def make_plan(
     previous = np.full(len(wanted), -1, np.int64)
     previous[place[matched]] = np.flatnonzero(matched)
 
-    adopted, adopted_place = _adoptable_rows(adoptable, fingerprint, wanted_ids, hashes, done)
+    taken_over, places = _taken_over(finished_rows, fingerprint, wanted_ids, hashes, done)
     unchanged = int(done.sum())
-    done[adopted_place] = True
+    done[places] = True
 
     gone = _is_in(state.ids, deletions) | _is_in(state.ids, scan.ids.take(pa.array(last[removed])))
     missing = ~matched & ~gone
@@ -133,8 +146,8 @@ def make_plan(
     return Plan(
         work=wanted[~done],
         previous=previous[~done],
-        adopted=adopted,
-        adopted_previous=previous[adopted_place],
+        taken_over=taken_over,
+        taken_over_previous=previous[places],
         deleted=np.flatnonzero(gone),
         held_back=held_back,
         unchanged=unchanged,
@@ -144,17 +157,17 @@ def make_plan(
     )
 
 
-def _adoptable_rows(
-    adoptable: TableState, fingerprint: str, ids: pa.Array, hashes: pa.Array, done: npt.NDArray[np.bool_]
+def _taken_over(
+    finished: TableState, fingerprint: str, ids: pa.Array, hashes: pa.Array, done: npt.NDArray[np.bool_]
 ) -> tuple[Rows, Rows]:
     """Rows of finished parts that are what the source wants now and the table lacks, and which document each is."""
-    place = _index_in(adoptable.ids, ids)
-    usable = np.flatnonzero((place >= 0) & _same(adoptable, fingerprint, hashes, place))
+    place = _index_in(finished.ids, ids)
+    usable = np.flatnonzero((place >= 0) & _same(finished, fingerprint, hashes, place))
     usable = usable[~done[place[usable]]]
     # Two killed runs may both have finished a document; either row will do.
     _, first = np.unique(place[usable], return_index=True)
-    adopted = usable[np.sort(first)]
-    return adopted, place[adopted]
+    taken_over = usable[np.sort(first)]
+    return taken_over, place[taken_over]
 
 
 def _last_of_each_id(scan: Scan, rows: Rows) -> tuple[Rows, int, int]:

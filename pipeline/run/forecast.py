@@ -10,6 +10,7 @@ from pipeline.config.resolve import ResolvedConfig, ResolvedField, resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
 from pipeline.run import graph
+from pipeline.run.guards import check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.runners.execute import execute
 from transforms import files
@@ -35,6 +36,7 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
     """
     resolved = resolve(config)
     planned = plan_run(resolved, RunReport(resolved, quiet=True))
+    check_source(planned)
     try:
         splits = write_work(planned)
         if splits:
@@ -48,8 +50,8 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
         sample = _sample(planned, splits) if calibrate else []
         fields = {}
         for field in resolved.fields:
-            own = [one for one in measures if one["field"] == field.field.name]
-            fields[field.field.name] = _field_forecast(field, own, sample)
+            own = [one for one in measures if one["field"] == field.name]
+            fields[field.name] = _field_forecast(field, own, sample)
     finally:
         files.delete_folder(planned.run.folder)
     return _summary(planned, unreadable_failures(planned) + failures, fields)
@@ -58,19 +60,9 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
 def _summary(
     planned: PlannedRun, failures: Sequence[Failure], fields: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    plan = planned.plan
     estimates = [field["estimate"] for field in fields.values() if field["estimate"]]
     return {
-        "documents": {
-            "added": plan.added,
-            "changed": plan.changed,
-            "unchanged": plan.unchanged,
-            "deleted": len(plan.deleted),
-            "failed": len(failures),
-            "duplicates": plan.duplicates,
-            "adopted": len(plan.adopted),
-            "held_back": plan.held_back,
-        },
+        "documents": {**planned.plan.counts(), "failed": len(failures)},
         "would_fail_mass_delete_guard": _over_delete_ratio(planned),
         **{
             name: sum(field[name] for field in fields.values())

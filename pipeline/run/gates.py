@@ -6,7 +6,6 @@ what the gates see is exactly what users would get.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,13 @@ from pipeline.config.run_config import GateConfig, GatesConfig, RunConfig
 from pipeline.errors import GateFailed
 from pipeline.evaluation.evaluate import evaluate_index
 from pipeline.report.run_report import RunReport
+from pipeline.report.summary import GateResult
 from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
 from pipeline.table.delta import active_parts
 from transforms.index.snapshot import Snapshot
 from transforms.index.update import update_index
 from transforms.records import Failure, PartFile
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """One measure against its bounds.
-
-    Attributes:
-        measure: its name.
-        value: its value on the new snapshot.
-        published: its value on the published one; None where that was not asked for or there is none.
-        problems: the bounds that it breaks, each a sentence.
-    """
-
-    measure: str
-    value: float
-    published: float | None
-    problems: tuple[str, ...]
 
 
 def check_gates(
@@ -162,11 +145,10 @@ def pass_gates(planned: PlannedRun, changes: Changes, failures: list[Failure], r
     if not config.gates.measures:
         return
     with report.stage("gates"):
-        counters = report.counters()
         ratios = {
             "failures": len(failures) / max(planned.plan.documents + len(planned.plan.unreadable), 1),
-            "truncated": counters["truncated"] / max(counters["chunks"], 1),
+            "truncated": report.summary.truncated / max(report.summary.chunks, 1),
         }
         results = check_gates(config, planned.base, changes.added, changes.removed, ratios)
-    report.gated(results)
+    report.add(gates=tuple(results))
     require_gates(results)

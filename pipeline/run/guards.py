@@ -1,14 +1,44 @@
-"""What stops a run before it changes anything: mass deletion, mixed models, too many failures."""
+"""What stops a run before it changes anything: an empty source, mass deletion, mixed models, too many failures."""
+
+from typing import NoReturn
 
 import numpy as np
 
 from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.report.run_report import RunReport
+from pipeline.report.summary import reasons_of
 from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun
+from pipeline.table.open_runs import RunContext
 from transforms import files
 from transforms.handover.records import write_failures
 from transforms.records import Failure
+
+
+def refuse(run: RunContext, message: str) -> NoReturn:
+    """Stop a run that would do harm; it leaves no folder behind, since it has finished nothing.
+
+    Raises:
+        PipelineError: always.
+    """
+    files.delete_folder(run.folder)
+    raise PipelineError(message)
+
+
+def check_source(planned: PlannedRun) -> None:
+    """Refuse to sync a table with a source that has no documents.
+
+    Raises:
+        PipelineError: the source is empty, or none of its lines is a document.
+    """
+    source, plan = planned.resolved.config.source, planned.plan
+    if plan.documents or source.sync == "incremental":
+        return
+    refuse(
+        planned.run,
+        f"source.path {source.paths} has no documents ({len(plan.unreadable)} unreadable lines). An empty source is "
+        "an error, not a deletion; nothing was changed.",
+    )
 
 
 def check_deletions(planned: PlannedRun, *, allow_mass_delete: bool) -> None:
@@ -21,12 +51,12 @@ def check_deletions(planned: PlannedRun, *, allow_mass_delete: bool) -> None:
     deleted, rows = len(planned.plan.deleted), len(planned.state)
     if source.sync == "incremental" or allow_mass_delete or deleted <= source.max_delete_ratio * rows:
         return
-    files.delete_folder(planned.run.folder)
-    raise PipelineError(
+    refuse(
+        planned.run,
         f"this run would delete {deleted:,} of the table's {rows:,} documents, more than source.max_delete_ratio "
         f"[{source.max_delete_ratio}] allows: the source has {planned.plan.documents:,} documents in "
         f"{len({split.path for split in planned.splits}):,} files. Nothing was changed. If that is right, run again "
-        "with --allow-mass-delete."
+        "with --allow-mass-delete.",
     )
 
 
@@ -37,15 +67,15 @@ def check_models(planned: PlannedRun) -> None:
         PipelineError: such rows would be left with embeddings of the old model, or with none.
     """
     plan = planned.plan
-    leaving = np.concatenate([plan.deleted, plan.previous[plan.previous >= 0], plan.adopted_previous])
+    leaving = np.concatenate([plan.deleted, plan.previous[plan.previous >= 0], plan.taken_over_previous])
     stale = stale_rows(planned.state, leaving[leaving >= 0], planned.resolved.embedding_fingerprints)
     if plan.is_empty or not len(stale):
         return
-    files.delete_folder(planned.run.folder)
-    raise PipelineError(
+    refuse(
+        planned.run,
         f"the model of a semantic_text field has changed, and {len(stale):,} of the table's {len(planned.state):,} "
         "documents are not in what this run could read of the source. A table never mixes the embeddings of two "
-        "models; nothing was changed. Run once with source.sync=full over the whole, readable source."
+        "models; nothing was changed. Run once with source.sync=full over the whole, readable source.",
     )
 
 
@@ -60,7 +90,11 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
     path = files.join(config.failures.path, f"{planned.run.run_id}.jsonl")
     if failures:
         write_failures(path, failures)
-    report.failed(failures, path)
+    report.add(
+        documents={**report.summary.documents, "failed": len(failures)},
+        failures_by_reason=reasons_of(failures),
+        failures_path=path if failures else None,
+    )
     documents = planned.plan.documents + len(planned.plan.unreadable)
     outages = sum(failure.error == "TransientError" for failure in failures)
     service_is_down = 0 < outages == len(planned.plan.work)

@@ -1,15 +1,15 @@
 """A run: scan the source, plan, embed, publish one version of the table, bring the index up to date."""
 
 from contextlib import nullcontext
-from typing import Any
 
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
+from pipeline.report.summary import RunSummary, work_of
 from pipeline.run import graph
-from pipeline.run.changes import Changes, collect_changes
+from pipeline.run.changes import collect_changes
 from pipeline.run.gates import pass_gates
-from pipeline.run.guards import check_deletions, check_models, report_failures
+from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.publish import publish, update_index
 from pipeline.runners.execute import check_runner, execute
@@ -22,7 +22,7 @@ from transforms.records import Failure, PartFile
 
 def run_pipeline(
     config: RunConfig, *, allow_mass_delete: bool = False, lock: bool = False, quiet: bool = False
-) -> dict[str, Any]:
+) -> RunSummary:
     """Run the whole job.
 
     Args:
@@ -32,7 +32,7 @@ def run_pipeline(
         quiet: show no progress.
 
     Returns:
-        The summary, as it is printed and written to run.json.
+        The summary, as run.json holds it.
 
     Raises:
         PipelineError: the run could not be done; the published table is as it was.
@@ -41,23 +41,17 @@ def run_pipeline(
     resolved = resolve(config)
     with table_lock(config.table.path) if lock else nullcontext(), RunReport(resolved, quiet=quiet) as report:
         planned = plan_run(resolved, report)
+        check_source(planned)
         check_deletions(planned, allow_mass_delete=allow_mass_delete)
         check_models(planned)
         if planned.plan.is_empty:
-            failures = unreadable_failures(planned)
-            version = planned.base.version() if planned.base is not None else None
-            changes = Changes()
-        else:
-            written, failures = embed_work(planned, report)
-            changes = collect_changes(planned, written, failures, report)
+            report_failures(planned, unreadable_failures(planned), report)
+            return finish(planned, planned.version, report)
+        written, failures = embed_work(planned, report)
+        changes = collect_changes(planned, written, failures, report)
         report_failures(planned, failures, report)
-        if not planned.plan.is_empty:
-            pass_gates(planned, changes, failures, report)
-            version = publish(planned, changes, report)
-        files.delete_folder(planned.run.folder)
-        report.published(version)
-        report.index_updated(update_index(config, report))
-        return report.finish()
+        pass_gates(planned, changes, failures, report)
+        return finish(planned, publish(planned, changes, report), report)
 
 
 def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:
@@ -73,8 +67,17 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
                     small=len(splits) == 1,
                 )
         finally:
-            report.retried(read_retries(run.folder))
+            retries = dict(sorted(read_retries(run.folder).items()))
+            report.add(retries=sum(retries.values()), retries_by_endpoint=retries)
     parts = [PartFile(**record) for record in read_records(graph.parts_path(run))]
     failures = [Failure(**record) for record in read_records(graph.failures_path(run))]
-    report.embedded(parts)
+    report.add(**work_of(parts))
     return parts, unreadable_failures(planned) + failures
+
+
+def finish(planned: PlannedRun, version: int | None, report: RunReport) -> RunSummary:
+    """End a run whose table is published: nothing is left to take over, and the index catches up."""
+    files.delete_folder(planned.run.folder)
+    report.add(table_version=version)
+    report.add(index_version=update_index(planned.resolved.config, report))
+    return report.finish()

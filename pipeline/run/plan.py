@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from pipeline.config.resolve import ResolvedConfig
-from pipeline.errors import PipelineError
 from pipeline.report.run_report import RunReport
 from pipeline.run import graph
 from pipeline.run.compare import Plan, Scan, make_plan
@@ -36,7 +35,7 @@ class PlannedRun:
         run: what the run's graphs share.
         base: the table as it was; None when there is none.
         state: rows of the table.
-        adoptable: rows of parts that killed runs finished.
+        finished_rows: rows of parts that killed runs finished.
         others: the other open runs.
         splits: the source, with the line numbers that the scan found.
         scan: what the scan found.
@@ -47,11 +46,16 @@ class PlannedRun:
     run: RunContext
     base: DeltaTable | None
     state: TableState
-    adoptable: TableState
+    finished_rows: TableState
     others: Sequence[OpenRun]
     splits: Sequence[Split]
     scan: Scan
     plan: Plan
+
+    @property
+    def version(self) -> int | None:
+        """The table's version; None when there is no table."""
+        return None if self.base is None else int(self.base.version())
 
     def location(self, scan_row: int) -> tuple[str, int]:
         """File and line of a row of the scan; line 0 stands for a whole file."""
@@ -80,23 +84,17 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
         state = read_state(config.table.path, active)
-        adoptable = read_state(config.table.path, _finished_parts(config.table.path, others, active))
+        finished_rows = read_state(config.table.path, _finished_parts(config.table.path, others, active))
         plan = make_plan(
             scan,
             state,
-            adoptable,
+            finished_rows,
             resolved.layout.fingerprint,
             full_sync=config.source.sync == "full",
             deletions=read_deletions(config),
         )
-    if not plan.documents and config.source.sync == "full":
-        files.delete_folder(folder)
-        raise PipelineError(
-            f"source.path {config.source.paths} has no documents ({len(plan.unreadable)} unreadable lines). An empty "
-            "source is an error, not a deletion; nothing was changed."
-        )
-    report.planned(plan)
-    return PlannedRun(resolved, run, base, state, adoptable, others, splits, scan, plan)
+    report.add(documents=plan.counts())
+    return PlannedRun(resolved, run, base, state, finished_rows, others, splits, scan, plan)
 
 
 def _finished_parts(table_path: str, others: Sequence[OpenRun], active: Sequence[str]) -> list[str]:
@@ -116,28 +114,18 @@ def unreadable_failures(planned: PlannedRun) -> list[Failure]:
 def write_work(planned: PlannedRun) -> list[Split]:
     """Write each split's work list; returns the splits that have work."""
     plan, scan = planned.plan, planned.scan
-    work_splits = scan.splits[plan.work]
-    has_previous = plan.previous >= 0
-    part_index = (
-        np.where(has_previous, planned.state.part[plan.previous], 0)
-        if len(planned.state)
-        else plan.previous * 0
-    )
-    row = (
-        np.where(has_previous, planned.state.row[plan.previous], 0)
-        if len(planned.state)
-        else plan.previous * 0
-    )
+    # The row of the table that each document replaces; null where it is new, and so are part and row number then.
+    replaced = pa.array(plan.previous, mask=plan.previous < 0)
+    part = pa.array(planned.state.part, pa.int32()).take(replaced)
     columns = [
         pa.array(scan.lines[plan.work]),
         scan.content_hashes.take(pa.array(plan.work)),
-        pa.DictionaryArray.from_arrays(
-            pa.array(part_index.astype(np.int32), mask=~has_previous),
-            pa.array(planned.state.parts, pa.string()),
-        ),
-        pa.array(row, pa.int64(), mask=~has_previous),
+        pa.DictionaryArray.from_arrays(part, pa.array(planned.state.parts, pa.string())),
+        pa.array(planned.state.row, pa.int64()).take(replaced),
     ]
     table = pa.Table.from_arrays(columns, schema=WORK_SCHEMA)
+    # The work is in source order, so the documents of one split stand together.
+    work_splits = scan.splits[plan.work]
     with_work, starts = np.unique(work_splits, return_index=True)
     ends = [*starts.tolist(), len(work_splits)][1:]
     for index, start, end in zip(with_work.tolist(), starts.tolist(), ends, strict=True):

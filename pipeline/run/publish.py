@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.report.run_report import RunReport
+from pipeline.report.summary import CHUNK_COUNTS
 from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
 from pipeline.table.delta import commit, open_table
@@ -21,10 +22,12 @@ def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | N
         The version; the old one when every document that changed has failed.
     """
     if not changes.added and not changes.removed:
-        return planned.base.version() if planned.base is not None else None
+        return planned.version
     path = planned.resolved.config.table.path
     with report.stage("commit"):
-        metadata = {"semantic_ingest": {"run_id": planned.run.run_id, **report.counters()}}
+        done = report.summary
+        counts = {name: getattr(done, name) for name in ("run_id", "documents", *CHUNK_COUNTS)}
+        metadata = {"semantic_ingest": counts}
         schema = planned.resolved.layout.schema()
         check_parts(path, changes.added)
         version = commit(path, planned.base, schema, changes.added, changes.removed, metadata)
