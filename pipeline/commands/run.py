@@ -1,12 +1,15 @@
 """The command `run`: the whole job."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
 from pipeline.commands.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.report.summary import RunSummary
 
 
 @app.command(epilog="Example: python -m pipeline run run_configs/quickstart.yaml --set runner.device=cpu")
@@ -43,33 +46,33 @@ def run(
 
     summary = run_pipeline(loaded, allow_mass_delete=allow_mass_delete, lock=lock, quiet=quiet)
     if output == "json":
-        print_json(summary)
+        print_json(summary.to_json(details=False))
     else:
         print_table((), _summary_rows(summary).items())
 
 
-def _summary_rows(summary: dict[str, Any]) -> dict[str, str]:
+def _summary_rows(summary: "RunSummary") -> dict[str, str]:
     """What the table of a summary shows: heading -> value."""
-    documents = summary["documents"]
+    documents = summary.documents
     counts = [f"{count:,} {name.replace('_', ' ')}" for name, count in documents.items() if count]
     rows = {
         "documents": ", ".join(counts) or "none",
-        "chunks": f"{summary['chunks']:,} ({summary['embedded']:,} embedded, {summary['reused']:,} reused)",
-        "tokens": f"{summary['tokens']:,}",
-        "truncated": f"{summary['truncated']:,} chunks were cut at the model's window",
-        "time": f"{summary['seconds']:.1f} s, {summary['tokens_per_second']:,.0f} tokens/s while embedding",
-        "table": _version(summary["table_version"]),
-        "index": _version(summary["index_version"]),
+        "chunks": f"{summary.chunks:,} ({summary.embedded:,} embedded, {summary.reused:,} reused)",
+        "tokens": f"{summary.tokens:,}",
+        "truncated": f"{summary.truncated:,} chunks were cut at the model's window",
+        "time": f"{summary.seconds:.1f} s, {summary.tokens_per_second:,.0f} tokens/s while embedding",
+        "table": _version(summary.table_version),
+        "index": _version(summary.index_version),
     }
-    for asked, used in summary["substitutions"].items():
+    for asked, used in summary.substitutions.items():
         rows[asked] = f"substituted by {used}"
-    if summary["retries"]:
-        rows["retries"] = f"{summary['retries']:,} requests were tried again {summary['retries_by_endpoint']}"
-    for gate in summary.get("gates", []):
-        verdict = "; ".join(gate["problems"]) or "passed"
-        rows[f"gate {gate['measure']}"] = f"{gate['value']:.4f}, {verdict}"
-    if summary["failures_path"]:
-        rows["failures"] = f"{summary['failures_path']} {summary['failures_by_reason']}"
+    if summary.retries:
+        rows["retries"] = f"{summary.retries:,} requests were tried again {summary.retries_by_endpoint}"
+    for gate in summary.gates:
+        verdict = "; ".join(gate.problems) or "passed"
+        rows[f"gate {gate.measure}"] = f"{gate.value:.4f}, {verdict}"
+    if summary.failures_path:
+        rows["failures"] = f"{summary.failures_path} {summary.failures_by_reason}"
     if documents.get("held_back"):
         rows["held back"] = f"{documents['held_back']:,} deletions wait until the whole source can be read"
     return rows

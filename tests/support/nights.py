@@ -263,6 +263,28 @@ class Running:
             time.sleep(0.002)
 
 
+def published(folder: Path) -> NightRun:
+    """A table of 20 documents."""
+    job = NightRun(folder)
+    job.write([document(number) for number in range(20)])
+    assert job.run() == 0
+    return job
+
+
+def next_night(job: NightRun, edition: int = 1) -> None:
+    """Change some documents, delete one, add two."""
+    numbers = range(edition, 20 + 2 * edition)
+    job.write([document(number, edition if number % 4 == 0 else 0) for number in numbers])
+    assert job.run() == 0
+
+
+def output(job: NightRun, capsys: Any, *arguments: str, command: str) -> tuple[int, Any]:
+    """Run a command that prints JSON; returns exit code and JSON."""
+    capsys.readouterr()
+    code = job.run(*arguments, "--format", "json", command=command)
+    return code, json.loads(capsys.readouterr().out)
+
+
 def same(left: Any, right: Any) -> bool:
     """Whether two values are equal, numbers within 1e-6."""
     if isinstance(left, float) and isinstance(right, float):
@@ -282,6 +304,3 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert not wrong, (
             f"[{name}] differs in {wrong}: {found[name][wrong[0]]!r:.500} not {row[wrong[0]]!r:.500}"
         )
-
-
-__all__ = ["Gate", "NightRun", "Outcome", "Running", "assert_same_rows", "document", "ordinary_user", "same"]

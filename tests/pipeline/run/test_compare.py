@@ -41,42 +41,42 @@ def make_state(rows, rows_in_part=2) -> TableState:
     )
 
 
-def expected_plan(lines, table, adoptable, full_sync, deletions):
-    """The plan by plain loops: (ids to embed, adopted ids, deleted ids, unchanged, held back)."""
+def expected_plan(lines, table, finished, full_sync, deletions):
+    """The plan by plain loops: (ids to embed, ids taken over, deleted ids, unchanged, held back)."""
     last = {line[0]: line for line in lines if line[0]}
     wanted = {id_: line for id_, line in last.items() if not line[2] and id_ not in deletions}
     current = {row[0]: row for row in table}
     unchanged = {id_ for id_, line in wanted.items() if current.get(id_) == (id_, line[1], "now")}
-    adopted = {
-        id_ for id_, line in wanted.items() if id_ not in unchanged and (id_, line[1], "now") in adoptable
+    taken_over = {
+        id_ for id_, line in wanted.items() if id_ not in unchanged and (id_, line[1], "now") in finished
     }
     deleted = {id_ for id_ in current if id_ in deletions or (id_ in last and last[id_][2])}
     missing = {id_ for id_ in current if id_ not in wanted} - deleted
     held_back = len(missing) if full_sync and any(line[0] is None for line in lines) else 0
     if full_sync and not held_back:
         deleted |= missing
-    return set(wanted) - unchanged - adopted, adopted, deleted, len(unchanged), held_back
+    return set(wanted) - unchanged - taken_over, taken_over, deleted, len(unchanged), held_back
 
 
 @given(
     lines=st.lists(st.tuples(st.one_of(IDS, st.none()), HASHES, st.booleans()), max_size=12),
     table=st.lists(st.tuples(IDS, HASHES, FINGERPRINTS), max_size=6, unique_by=lambda row: row[0]),
-    adoptable=st.lists(st.tuples(IDS, HASHES, FINGERPRINTS), max_size=6),
+    finished=st.lists(st.tuples(IDS, HASHES, FINGERPRINTS), max_size=6),
     full_sync=st.booleans(),
     deletions=st.lists(IDS, max_size=2),
 )
-def test_the_plan_equals_the_loop(lines, table, adoptable, full_sync, deletions):
-    scan, state, spare = make_scan(lines), make_state(table), make_state(adoptable)
+def test_the_plan_equals_the_loop(lines, table, finished, full_sync, deletions):
+    scan, state, spare = make_scan(lines), make_state(table), make_state(finished)
     plan = make_plan(scan, state, spare, "now", full_sync=full_sync, deletions=deletions)
     work = [lines[row][0] for row in plan.work]
-    adopted = [adoptable[row][0] for row in plan.adopted]
+    taken_over = [finished[row][0] for row in plan.taken_over]
     deleted = [table[row][0] for row in plan.deleted]
     assert len(set(work)) == len(work)
-    assert len(set(adopted)) == len(adopted)
-    assert (set(work), set(adopted), set(deleted), plan.unchanged, plan.held_back) == expected_plan(
-        lines, table, adoptable, full_sync, deletions
+    assert len(set(taken_over)) == len(taken_over)
+    assert (set(work), set(taken_over), set(deleted), plan.unchanged, plan.held_back) == expected_plan(
+        lines, table, finished, full_sync, deletions
     )
-    for id_, previous in zip([*work, *adopted], [*plan.previous, *plan.adopted_previous], strict=True):
+    for id_, previous in zip([*work, *taken_over], [*plan.previous, *plan.taken_over_previous], strict=True):
         assert (table[previous][0] == id_) if previous >= 0 else id_ not in {row[0] for row in table}
 
 

@@ -53,7 +53,7 @@ def test_after_a_failed_gate_nothing_is_embedded_twice(job):
     assert job.run() == 3
     job.config["gates"]["measures"] = {"ndcg@10": {"min": 0.1}}
     assert job.run() == 0
-    assert job.summary["documents"]["adopted"] == 10
+    assert job.summary["documents"]["taken_over"] == 10
     assert job.summary["embedded"] == 0
 
 

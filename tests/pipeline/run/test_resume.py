@@ -100,7 +100,7 @@ def test_finished_parts_are_kept_and_not_embedded_again(job, undisturbed):
     finished = job.part_files()
     assert len(finished) == 7
     assert job.night().code == 0
-    assert job.summary["documents"]["adopted"] == 7 * 4
+    assert job.summary["documents"]["taken_over"] == 7 * 4
     assert job.summary["documents"]["added"] == DOCUMENTS
     assert finished <= job.part_files(), "finished parts are published as they are"
     assert finished <= set(DeltaTable(job.table_path).get_add_actions(flatten=True)["path"].to_pylist())
@@ -117,7 +117,7 @@ def test_killed_again_and_again_a_run_still_gets_on(job, undisturbed):
         repeated += 2 - (len(job.part_files()) - before)
     assert len(job.part_files()) == 10
     assert job.night().code == 0
-    assert job.summary["documents"]["adopted"] == DOCUMENTS
+    assert job.summary["documents"]["taken_over"] == DOCUMENTS
     assert job.summary["embedded"] == 0
     assert repeated == 0
     assert_same_rows(job.rows(), undisturbed[0])
@@ -129,7 +129,7 @@ def test_what_changed_meanwhile_is_not_taken_over(job, undisturbed):
     job.write(corpus(edition=1))
     assert job.night().code == 0
     assert_same_rows(job.rows(), undisturbed[1])
-    assert 0 < job.summary["documents"]["adopted"] < DOCUMENTS
+    assert 0 < job.summary["documents"]["taken_over"] < DOCUMENTS
     assert job.json(command="verify")["orphans"] == 0
 
 
@@ -138,7 +138,7 @@ def test_another_model_takes_over_nothing(job):
     settings = job.config["mappings"]["properties"]["dense"]["chunking_settings"]
     settings["max_chunk_size"] = 30
     assert job.night().code == 0
-    assert job.summary["documents"]["adopted"] == 0
+    assert job.summary["documents"]["taken_over"] == 0
     assert job.json(command="verify")["other_fingerprints"] == 0
 
 
