@@ -57,9 +57,11 @@ def part_changes(state: TableState, dropped: Rows, rewritten: Rows | None = None
     changes = PartChanges([], [], [])
     is_dropped = np.zeros(len(state), bool)
     is_dropped[dropped] = True
+    # Rows of each part, and how many of them go.
     total = np.bincount(state.part, minlength=len(state.parts))
     going = np.bincount(state.part[is_dropped], minlength=len(state.parts))
     touched = set() if rewritten is None else set(state.part[rewritten].tolist())
+    # The row numbers that go, sorted by part, each part's in their own order, and cut where the next part begins.
     order = np.argsort(state.part[is_dropped], kind="stable")
     rows = np.split(state.row[is_dropped][order], np.cumsum(going)[:-1]) if state.parts else []
     for number, (name, count, gone, part_rows) in enumerate(

@@ -126,6 +126,7 @@ def make_plan(
     wanted_ids = scan.ids.take(pa.array(wanted))
     hashes = scan.content_hashes.take(pa.array(wanted))
 
+    # For each row of the table the document that the source wants in its place; then, for each such document, its row.
     place = _index_in(state.ids, wanted_ids)
     matched = place >= 0
     current = matched & _same(state, fingerprint, hashes, place)
@@ -138,6 +139,7 @@ def make_plan(
     unchanged = int(done.sum())
     done[places] = True
 
+    # A line that cannot be read may be any document, so none that seems to be missing is deleted while there is one.
     gone = _is_in(state.ids, deletions) | _is_in(state.ids, scan.ids.take(pa.array(last[removed])))
     missing = ~matched & ~gone
     held_back = int(missing.sum()) if full_sync and len(unreadable) else 0

@@ -1,4 +1,4 @@
-"""The published table: open it, read its state, commit a new version, look at its history."""
+"""The published table: open it, read its state, commit a new version."""
 
 import json
 import time

@@ -1,7 +1,4 @@
-"""Look after a published table: its history, going back to an older version, and clearing away what is left over.
-
-Nothing here needs a model. `pipeline.verify` checks the table against itself.
-"""
+"""The table's versions: what each of them changed, and going back to an older one. Nothing here needs a model."""
 
 import json
 from contextlib import nullcontext

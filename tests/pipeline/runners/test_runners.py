@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import apache_beam as beam
 import pytest
@@ -32,7 +32,7 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError
 from pipeline.run import graph
-from pipeline.runners.execute import check_runner, create_runner, pipeline_options
+from pipeline.runners.execute import RUNNERS, check_runner, create_runner, pipeline_options
 from pipeline.runners.worker_package import build_worker_package
 from pipeline.table.open_runs import RunContext, now
 from transforms.records import Split
@@ -63,6 +63,10 @@ def problems(runner: dict[str, Any], bucket: str = "gs://acme") -> list[str]:
     with pytest.raises(ConfigError) as raised:
         check_runner(config(runner, bucket))
     return raised.value.problems
+
+
+def test_every_runner_that_a_config_can_name_is_there() -> None:
+    assert set(RUNNERS) == set(get_args(RunnerConfig.model_fields["name"].annotation))
 
 
 def test_local_is_beams_own_runner_and_several_workers_are_processes(monkeypatch: pytest.MonkeyPatch) -> None:
