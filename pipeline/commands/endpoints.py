@@ -54,7 +54,7 @@ def list_endpoints(
     if output == "json":
         print_json({"endpoints": [endpoint.to_json() for endpoint in found]})
     else:
-        print_table(("inference_id", "task_type", "service", "model"), map(_row, found))
+        print_table(("inference id", "task type", "service", "model"), map(_row, found))
     _report_wrong(wrong)
 
 

@@ -28,7 +28,7 @@ def print_table(
     """Print rows below their names.
 
     Args:
-        names: headings; underscores become blanks. Without any, the first column names the rows.
+        names: headings. Without any, the first column names the rows.
         rows: cells: None prints nothing, whole numbers get separators, rich texts keep their styles.
         title: a line above the table.
         lines: draw a line between rows, for cells that take several lines.
@@ -46,7 +46,7 @@ def print_table(
         padding=(0, 2, 0, 0),
     )
     for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(_cell(name), overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
     # Piped into a file or a pager a line is never folded.

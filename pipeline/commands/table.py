@@ -38,7 +38,8 @@ def history(
     if output == "json":
         print_json({"versions": [asdict(version) for version in versions]})
     else:
-        print_table(_HISTORY, [[getattr(version, name) for name in _HISTORY] for version in versions])
+        headings = [name.replace("_", " ") for name in _HISTORY]
+        print_table(headings, [[getattr(version, name) for name in _HISTORY] for version in versions])
 
 
 @app.command(epilog="Example: python -m pipeline restore run_configs/quickstart.yaml 3")
