@@ -15,7 +15,6 @@ from models.local.architectures.torchscript import find_script
 from models.local.catalog import Checkpoint, Recipe, resolve
 from models.local.checkpoint import OpenCheckpoint, open_checkpoint, recipe_of, window_of
 from models.local.hashing import HashingModel
-from models.local.load import load_embedder, unsupported
 from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
 from models.local.weights import weight_files
 from models.model import Model
@@ -153,6 +152,8 @@ class LocalModel:
 
     def load(self, device: str | None = None) -> Embedder:
         """See `models.model.Model`."""
+        from models.local.load import load_embedder
+
         problems = self.problems()
         if problems:
             raise ModelLoadError(" ".join(problems))
@@ -161,6 +162,8 @@ class LocalModel:
 
 def _file_problems(opened: OpenCheckpoint, task_type: str) -> list[str]:
     """Say why a checkpoint's files cannot be used for a task; raises where one of them is missing or damaged."""
+    from models.local.load import unsupported  # here, since models that need no checkpoint never want it
+
     tokens, checkpoint = opened.tokens, opened.checkpoint
     if opened.is_script:
         find_script(opened.folder)

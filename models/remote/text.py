@@ -1,4 +1,4 @@
-"""Lengths as Elasticsearch counts them: UTF-16 code units, and ICU words."""
+"""Lengths and cuts as Elasticsearch counts them: UTF-16 code units, tokens as three of them, and ICU words."""
 
 import math
 
