@@ -27,9 +27,10 @@ def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Do
     Raises:
         OSError: the file cannot be opened. That is no bad document: the run must not go on without the file.
     """
+    is_one_document = FORMATS[source.format].is_one_document
     for number, fields in read_rows(split, source):
         line = split.first_line + number
-        location = Location(split.path, FORMATS[source.format].line(line))
+        location = Location(split.path, 0 if is_one_document else line)
         try:
             if isinstance(fields, BadDocumentError):
                 raise fields
