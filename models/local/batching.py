@@ -1,9 +1,50 @@
-"""Which texts go through the model together: batches of like length within a budget of tokens."""
+"""Texts as token ids, and which of them go through the model together: batches of like length within a budget."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedTexts:
+    """Token ids of n texts, end to end in one array.
+
+    Attributes:
+        ids: int32 [tokens]; cut to the window, special tokens included.
+        lengths: int32 [n]; tokens of each text in `ids`.
+        is_truncated: bool [n].
+        offsets: int32 [tokens, 2]; first character of each token in its text and the one after the last, 0 and 0 for
+            the special tokens around it. None where not asked for.
+    """
+
+    ids: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    is_truncated: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where each text's ids begin (int64 [n])."""
+        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+    def replaced(self, rows: npt.NDArray[np.intp], others: "TokenizedTexts") -> "TokenizedTexts":
+        """Put `others` in the place of some texts."""
+        lengths, is_truncated, starts = self.lengths.copy(), self.is_truncated.copy(), self.starts()
+        lengths[rows], is_truncated[rows] = others.lengths, others.is_truncated
+        starts[rows] = len(self.ids) + others.starts()
+
+        every = np.arange(len(lengths))
+
+        def joined(mine: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+            return gather(np.concatenate([mine, theirs]), starts, lengths.astype(np.int64), every)
+
+        offsets = None
+        if self.offsets is not None and others.offsets is not None:
+            offsets = joined(self.offsets, others.offsets)
+        return TokenizedTexts(joined(self.ids, others.ids), lengths, is_truncated, offsets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import InferenceError
-from models.local.batching import TokenBatch, gather, plan_batches
-from models.local.tokens import TokenizedTexts, Tokens
+from models.local.batching import TokenBatch, TokenizedTexts, gather, plan_batches
+from models.local.tokens import Tokens
 from models.local.workers import Workers
 
 _log = logging.getLogger(__name__)

@@ -1,16 +1,23 @@
-"""Texts to token ids, with the Rust tokenizer that the checkpoint carries."""
+"""Texts to token ids, with the tokenizer that the checkpoint carries.
+
+BERT's kind has code of its own (`models.local.wordpiece`); every other one is the Rust library's, and so are the few
+texts that this code leaves to it.
+"""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from models.errors import ModelLoadError
+from models.local.batching import TokenizedTexts
+from models.local.wordpiece import WordPiece, open_word_piece
+from models.local.workers import usable_cores
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,28 +25,6 @@ if TYPE_CHECKING:
 
 _CUT_FACTOR = 16  # characters kept per token of the window before a text is cut unseen
 _MIN_CUT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedTexts:
-    """Token ids of n texts, end to end in one array.
-
-    Attributes:
-        ids: int32 [tokens]; cut to the window, special tokens included.
-        lengths: int32 [n]; tokens of each text in `ids`.
-        is_truncated: bool [n].
-    """
-
-    ids: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int32]
-    is_truncated: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def starts(self) -> npt.NDArray[np.int64]:
-        """Where each text's ids begin (int64 [n])."""
-        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
 
 
 class Tokens:
@@ -55,40 +40,74 @@ class Tokens:
         Raises:
             ModelLoadError: there is no ``tokenizer.json`` or it cannot be read.
         """
-        self._tokenizer = _read_tokenizer(source) if isinstance(source, Path) else source
-        # Stored settings would pad or cut to lengths of their own.
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
         self.max_tokens = max_tokens
-        self._tail = self._special_tail()
         self._cut = None if max_tokens is None else max(_MIN_CUT, max_tokens * _CUT_FACTOR)
+        self._source = source
+        self._opened: Tokenizer | None = None
+        self._word_piece = _open_word_piece(source)
+        if self._word_piece is None or not self._word_piece.fits(max_tokens):
+            self._word_piece = None
+            self._library()
 
-    def _special_tail(self) -> int:
-        """Count the special tokens that close every text; a cut text keeps them."""
-        mask: list[int] = self._tokenizer.encode("a").special_tokens_mask
+    def _library(self) -> "Tokenizer":
+        """The Rust tokenizer, read when something first needs it."""
+        if self._opened is None:
+            opened = _read_tokenizer(self._source) if isinstance(self._source, Path) else self._source
+            # Stored settings would pad or cut to lengths of their own.
+            opened.no_padding()
+            opened.no_truncation()
+            self._opened = opened
+        return self._opened
+
+    @cached_property
+    def _tail(self) -> int:
+        """Special tokens that close every text; a cut text keeps them."""
+        mask: list[int] = self._library().encode("a").special_tokens_mask
         return len(mask) - len("".join(map(str, mask)).rstrip("1"))
 
     def special_ids(self) -> npt.NDArray[np.int64]:
         """List the ids of the special tokens."""
-        added = self._tokenizer.get_added_tokens_decoder()
+        added = self._library().get_added_tokens_decoder()
         return np.array(sorted(id for id, token in added.items() if token.special), np.int64)
 
     def vocabulary(self) -> tuple[str, ...]:
         """List the tokens by id."""
-        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        return tuple(self._tokenizer.id_to_token(id) or "" for id in range(size))
+        size = self._library().get_vocab_size(with_added_tokens=True)
+        return tuple(self._library().id_to_token(id) or "" for id in range(size))
 
     def count(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count each text's tokens before truncation, special tokens included."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        if self._word_piece is None:
+            return self._count_by_library(texts)
+        found, left = self._word_piece.encode(texts, None)
+        if len(left):
+            found.lengths[left] = self._count_by_library([texts[row] for row in left])
+        return found.lengths
+
+    def _count_by_library(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        encodings = self._library().encode_batch_fast(list(texts))
         return np.fromiter(map(len, encodings), np.int32, len(encodings))
 
-    def encode(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Tokenize `texts` and cut them to the window."""
+    def encode(self, texts: Sequence[str], offsets: bool = False) -> TokenizedTexts:
+        """Tokenize `texts` and cut them to the window.
+
+        Args:
+            texts: what to tokenize.
+            offsets: tell where in its text each token is.
+        """
+        if self._word_piece is None:
+            return self._encode_by_library(texts, offsets)
+        found, left = self._word_piece.encode(texts, self.max_tokens, offsets)
+        if not len(left):
+            return found
+        return found.replaced(left, self._encode_by_library([texts[row] for row in left], offsets))
+
+    def _encode_by_library(self, texts: Sequence[str], offsets: bool) -> TokenizedTexts:
+        encode = self._library().encode_batch if offsets else self._library().encode_batch_fast
         if self._cut is None:
-            return self._pack(self._tokenizer.encode_batch_fast(list(texts)))
+            return self._pack(encode(list(texts)), offsets)
         shortened = [_cut_at_space(text, self._cut) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(shortened)
+        encodings = encode(shortened)
         # A cut text that still fills the window is what the whole text would have been; any other is done in full.
         again = [
             row
@@ -96,21 +115,38 @@ class Tokens:
             if len(short) < len(text) and len(encodings[row]) <= (self.max_tokens or 0)
         ]
         if again:
-            whole = self._tokenizer.encode_batch_fast([texts[row] for row in again])
+            whole = encode([texts[row] for row in again])
             for row, encoding in zip(again, whole, strict=True):
                 encodings[row] = encoding
-        return self._pack(encodings)
+        return self._pack(encodings, offsets)
 
-    def _pack(self, encodings: Sequence["_Encoding"]) -> TokenizedTexts:
+    def _pack(self, encodings: Sequence["_Encoding"], offsets: bool) -> TokenizedTexts:
         full = np.fromiter(map(len, encodings), np.int32, len(encodings))
-        window = self.max_tokens
-        if window is None:
-            return TokenizedTexts(_join([e.ids for e in encodings]), full, np.zeros(len(full), np.bool_))
-        ids = [e.ids if len(e) <= window else self._cut_ids(e.ids, window) for e in encodings]
-        return TokenizedTexts(_join(ids), np.minimum(full, window).astype(np.int32), full > window)
+        window = int(full.max(initial=0)) if self.max_tokens is None else self.max_tokens
+        return TokenizedTexts(
+            _join([self._cut_to(window, e.ids) for e in encodings], ()),
+            np.minimum(full, window).astype(np.int32),
+            full > window,
+            _join([self._cut_to(window, e.offsets) for e in encodings], (2,)) if offsets else None,
+        )
 
-    def _cut_ids(self, ids: list[int], window: int) -> list[int]:
-        return ids[: window - self._tail] + ids[len(ids) - self._tail :]
+    def _cut_to(self, window: int, items: list[Any]) -> list[Any]:
+        if len(items) <= window:
+            return items
+        return items[: window - self._tail] + items[len(items) - self._tail :]
+
+
+def _open_word_piece(source: "Path | Tokenizer") -> WordPiece | None:
+    if not isinstance(source, Path):
+        return open_word_piece(orjson.loads(source.to_str()))
+    path = source / "tokenizer.json"
+    content = path.read_bytes() if path.is_file() else b""
+    if b'"WordPiece"' not in content:  # others are large, and not read twice
+        return None
+    try:
+        return open_word_piece(orjson.loads(content))
+    except ValueError:
+        return None  # the library says what is wrong
 
 
 def _read_tokenizer(folder: Path) -> "Tokenizer":
@@ -147,13 +183,17 @@ class _Encoding(Protocol):
     @property
     def ids(self) -> list[int]: ...
 
+    @property
+    def offsets(self) -> list[tuple[int, int]]: ...
+
     def __len__(self) -> int: ...
 
 
-def _join(ids: list[list[int]]) -> npt.NDArray[np.int32]:
-    if not ids:
-        return np.zeros(0, np.int32)
-    return np.concatenate([np.array(row, np.int32) for row in ids])
+def _join(rows: list[list[Any]], shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """Join rows of items of a shape."""
+    return np.concatenate(
+        [np.zeros((0, *shape), np.int32), *(np.array(row, np.int32).reshape(-1, *shape) for row in rows)]
+    )
 
 
 def _cut_at_space(text: str, limit: int) -> str:
@@ -179,4 +219,5 @@ def open_tokens(folder: Path, max_tokens: int | None) -> Tokens:
     """Open a checkpoint's tokenizer, once a process."""
     # The Rust threads of a forked child would hang; set before the first batch, not for a caller who chose.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("RAYON_NUM_THREADS", str(usable_cores()))
     return Tokens(folder, max_tokens)

@@ -11,9 +11,8 @@ from support.fresh_process import run_in_fresh_process
 
 from models.errors import InferenceError
 from models.local.architectures.packed import Group, OnDevice, PackedBatch
-from models.local.batching import TokenBatch, gather, plan_batches
+from models.local.batching import TokenBatch, TokenizedTexts, gather, plan_batches
 from models.local.engine import Engine
-from models.local.tokens import TokenizedTexts
 from models.local.workers import Allocations, Workers, allocations
 
 
