@@ -1,0 +1,1 @@
+"""Text out of documents: what a file is, its Markdown, and the child processes that bound what a bad one may cost."""
