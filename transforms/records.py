@@ -13,6 +13,10 @@ FAILED = "failed"
 """Output of a stage in which documents can fail: a Failure for each of them."""
 
 
+BYTES_HASH = ":bytes"
+"""Ends a content hash that is one of a file's bytes, not of the row's ``_source``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """A piece of one source file.
@@ -24,6 +28,7 @@ class Split:
         end: end of the range, exclusive; -1 for the whole file.
         name: the file's path below the configured folder: the id of a text document.
         first_line: line number of its first line; known once everything before it has been read.
+        gathered: (path, name) of each file, where the split is several small ones; `path` is then the first.
     """
 
     index: int
@@ -32,6 +37,7 @@ class Split:
     end: int
     name: str
     first_line: int = 1
+    gathered: tuple[tuple[str, str], ...] = ()
 
 
 class Location(NamedTuple):
@@ -65,7 +71,8 @@ class Document:
     Attributes:
         id: the document's ``_id``.
         source: the document itself, JSON values only.
-        content_hash: 32 hexadecimal digits over the whole `source`; equal content has an equal hash.
+        content_hash: 32 hexadecimal digits over the whole `source`; equal content has an equal hash. Where the
+            document is extracted from a file, they are over the file's bytes, with ``:bytes`` behind them.
         location: where it came from, for failure reports.
         columns: full name of each plain mapped field -> its value, in the column's type.
         previous: its row in the table, if there is one; its embeddings are reused where a chunk's text is the same.
@@ -77,6 +84,40 @@ class Document:
     location: Location
     columns: dict[str, Any] = field(default_factory=dict)
     previous: PreviousRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A document whose identity is known, and whose text has yet to be extracted.
+
+    Attributes:
+        id: the document's ``_id``.
+        content_hash: of the bytes and of what extracts them.
+        location: the file; for the member of an archive both paths.
+        name: the file's path below the configured folder.
+        content_type: name of its type.
+        content: its bytes.
+    """
+
+    id: str
+    content_hash: str
+    location: Location
+    name: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file of the source that is no document.
+
+    Attributes:
+        content_type: name of its type.
+        location: the file.
+    """
+
+    content_type: str
+    location: Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -62,6 +62,29 @@ def _cell(value: Any) -> Any:
         return value
     shown = "" if value is None else f"{value:,}" if type(value) is int else str(value)
     return Text(printable(shown))
+
+
+def extraction_rows(extraction: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a person wants to know of an extraction: heading -> value; nothing where nothing was extracted."""
+    if extraction is None:
+        return {}
+    rows = {}
+    for name, counts in (("files", extraction["types"]), ("skipped", extraction["skipped"])):
+        if counts:
+            rows[name] = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    if extraction["documents"]:
+        rows["extracted"] = (
+            f"{extraction['documents']:,} documents, {extraction['pages']:,} pages, "
+            f"{extraction['seconds']:,.1f} s of processor time by {extraction['library']}"
+        )
+        slowest = extraction["slowest"][0]
+        rows["slowest"] = f"{slowest['path']}, {slowest['seconds']:,.1f} s"
+    if extraction["earlier_library"]:
+        rows["library"] = (
+            f"was {extraction['earlier_library']}: its documents are extracted again; where a chunk's text is "
+            "the same, its embedding stays"
+        )
+    return rows
 
 
 def printable(text: str) -> str:

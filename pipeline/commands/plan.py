@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import print_json, print_table
+from pipeline.commands.output import extraction_rows, print_json, print_table, printable
 
 
 @app.command(epilog="Example: python -m pipeline plan run_configs/quickstart.yaml --format json")
@@ -32,6 +32,8 @@ def plan(
 def _print_forecast(result: dict[str, Any]) -> None:
     counts = [f"{count:,} {name.replace('_', ' ')}" for name, count in result["documents"].items() if count]
     print(f"documents: {', '.join(counts) or 'none'}")
+    for name, value in extraction_rows(result["extraction"]).items():
+        print(f"{name}: {printable(value)}")
     if result["would_fail_mass_delete_guard"]:
         warning = "the run would stop: more deletions than source.max_delete_ratio allows"
         typer.secho(warning, fg="red", bold=True)

@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import print_json, print_table
+from pipeline.commands.output import extraction_rows, print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.report.summary import RunSummary
@@ -58,6 +58,7 @@ def _summary_rows(summary: "RunSummary") -> dict[str, str]:
     rows = {
         "documents": ", ".join(counts) or "none",
         "chunks": f"{summary.chunks:,} ({summary.embedded:,} embedded, {summary.reused:,} reused)",
+        **extraction_rows(summary.to_json()["extraction"]),
         "tokens": f"{summary.tokens:,}",
         "truncated": f"{summary.truncated:,} chunks were cut at the model's window",
         "time": f"{summary.seconds:.1f} s, {summary.tokens_per_second:,.0f} tokens/s while embedding",

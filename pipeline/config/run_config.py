@@ -7,7 +7,15 @@ A config is complete and readable alone. Unknown keys are errors, every default 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.mapping import Mappings
@@ -21,12 +29,29 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ExtractConfig(Section):
+    """Bounds on the extraction of one document, for the format `files`.
+
+    Attributes:
+        processes: child processes of a worker that extract side by side; null is one a core.
+        seconds: a document that takes longer becomes a failure.
+        memory_bytes: a document that needs more memory becomes a failure.
+        ocr: language of scanned pages and images as Tesseract names it, for example `eng` or `deu+eng`; null reads
+            no images. Needs Tesseract's language data.
+    """
+
+    processes: PositiveInt | None = None
+    seconds: PositiveFloat = 120.0
+    memory_bytes: PositiveInt = 2 * 1024 * 1024 * 1024
+    ocr: str | None = None
+
+
 class SourceConfig(Section):
     """What is read.
 
     Attributes:
         format: how a file holds its documents; `text` and `markdown` files are one document each, with the
-            fields `path`, `title` and `text`.
+            fields `path`, `title` and `text`; `files` are documents of any kind, see docs/documents.md.
         path: a file, folder or glob, or a list of them; any scheme that Beam's FileSystems knows.
         id: name of the field that holds the document's id; null derives the id from the content.
         sync: `full`, what the source no longer has is deleted from the table; `incremental`, it is kept.
@@ -35,9 +60,10 @@ class SourceConfig(Section):
         max_delete_ratio: a full sync that would delete more than this share of the table fails.
         max_document_bytes: a document larger than this becomes a failure.
         split_bytes: files are read in pieces of about this size, the unit of parallel work.
+        extract: bounds on the extraction of documents, for the format `files`.
     """
 
-    format: Literal["jsonl", "parquet", "csv", "text", "markdown"]
+    format: Literal["jsonl", "parquet", "csv", "text", "markdown", "files"]
     path: str | list[str]
     id: str | None = "_id"
     sync: Literal["full", "incremental"] = "full"
@@ -46,6 +72,7 @@ class SourceConfig(Section):
     max_delete_ratio: Ratio = 0.2
     max_document_bytes: PositiveInt = 100 * 1024 * 1024
     split_bytes: PositiveInt = 32 * 1024 * 1024
+    extract: ExtractConfig = ExtractConfig()
 
     @property
     def paths(self) -> list[str]:

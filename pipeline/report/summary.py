@@ -47,6 +47,46 @@ class Stage:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SlowFile:
+    """A file that took long to extract.
+
+    Attributes:
+        path: the file, for a member of an archive both paths.
+        seconds: processor time.
+    """
+
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What a source of documents held, and what their extraction took.
+
+    Attributes:
+        library: name and version of the extraction library.
+        earlier_library: the one that the table was made with, where that is another.
+        types: documents by type of their files.
+        skipped: files that are no document, by type.
+        documents: documents extracted in this run.
+        pages: their pages, of formats that have pages.
+        characters: their text.
+        seconds: processor time.
+        slowest: the slowest files, the slowest first.
+    """
+
+    library: str
+    earlier_library: str | None
+    types: Mapping[str, int]
+    skipped: Mapping[str, int]
+    documents: int
+    pages: int
+    characters: int
+    seconds: float
+    slowest: Sequence[SlowFile]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """One run, as far as it is known.
@@ -67,6 +107,7 @@ class RunSummary:
         table_version: version of the published table; None when nothing is published.
         index_version: version of the table that the index shows; None without an index.
         rewritten_parts: part files of which some rows were copied.
+        extraction: what a source of documents held; None for other sources.
         gates: the quality gates that were measured.
         retries: requests to services that were tried again.
         retries_by_endpoint: the same, by endpoint.
@@ -97,6 +138,7 @@ class RunSummary:
     table_version: int | None = None
     index_version: int | None = None
     rewritten_parts: int = 0
+    extraction: ExtractionSummary | None = None
     gates: Sequence[GateResult] = ()
     retries: int = 0
     retries_by_endpoint: Mapping[str, int] = field(default_factory=dict)

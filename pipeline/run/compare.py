@@ -3,8 +3,8 @@
 All of it is arithmetic on Arrow and numpy columns of ids, hashes and row numbers; no text is held.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ class Scan:
         deleted: bool, tombstones.
         errors: large string array, null for documents.
         messages: large string array.
+        paths: large string array; null where the file is that of the split.
+        types: documents by type of their files, for formats that know types.
+        skipped: files that are no document, by type.
     """
 
     ids: pa.Array
@@ -37,6 +40,9 @@ class Scan:
     deleted: npt.NDArray[np.bool_]
     errors: pa.Array
     messages: pa.Array
+    paths: pa.Array
+    types: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Plan:
     Attributes:
         work: scan rows of the documents to embed, in source order.
         previous: for each of them the row of the table's state that it replaces, or -1.
+        similar: for each of them the row of the table's state whose embeddings may hold for it, or -1: the one that it
+            replaces, else one with the same content under an id that is going.
         taken_over: rows that a killed run finished and that are taken over from it.
         taken_over_previous: for each of them the row of the table's state that it replaces, or -1.
         deleted: rows of the table's state that go.
@@ -58,6 +66,7 @@ class Plan:
 
     work: Rows
     previous: Rows
+    similar: Rows
     taken_over: Rows
     taken_over_previous: Rows
     deleted: Rows
@@ -148,6 +157,7 @@ def make_plan(
     return Plan(
         work=wanted[~done],
         previous=previous[~done],
+        similar=_similar(previous[~done], hashes.filter(pa.array(~done)), state, ~matched),
         taken_over=taken_over,
         taken_over_previous=previous[places],
         deleted=np.flatnonzero(gone),
@@ -157,6 +167,19 @@ def make_plan(
         documents=documents,
         unreadable=unreadable,
     )
+
+
+def _similar(previous: Rows, hashes: pa.Array, state: TableState, unmatched: npt.NDArray[np.bool_]) -> Rows:
+    """For a document without a row of its own, a row with its content whose id the source has no more.
+
+    That is what a renamed file looks like.
+    """
+    rows = np.flatnonzero(unmatched)
+    if not len(rows) or not (previous < 0).any():
+        return previous
+    found = _index_in(hashes, state.content_hashes.take(pa.array(rows)))
+    same = np.where(found >= 0, rows[np.maximum(found, 0)], -1)
+    return np.where(previous >= 0, previous, same)
 
 
 def _taken_over(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,14 +10,18 @@ import pyarrow.parquet as pq
 from pipeline.config.resolve import ResolvedConfig, ResolvedField, resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
+from pipeline.report.summary import ExtractionSummary
 from pipeline.run import graph
+from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.runners.execute import execute
 from transforms import files
 from transforms.handover.records import read_records
 from transforms.lengths import add_histograms, percentile
-from transforms.read.work import read_work, work_path
+from transforms.read.extract.pool import Extractor
+from transforms.read.formats import FORMATS
+from transforms.read.work import Extraction, read_work, work_path
 from transforms.records import Document, Failure, Split
 
 CALIBRATION_CHARACTERS = 40_000
@@ -46,6 +51,7 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
                 small=len(splits) == 1,
             )
         failures = [Failure(**record) for record in read_records(graph.failures_path(planned.run))]
+        extraction = extraction_summary(planned)
         measures = read_records(graph.measures_path(planned.run))
         sample = _sample(planned, splits) if calibrate else []
         fields = {}
@@ -54,15 +60,19 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
             fields[field.name] = _field_forecast(field, own, sample)
     finally:
         files.delete_folder(planned.run.folder)
-    return _summary(planned, unreadable_failures(planned) + failures, fields)
+    return _summary(planned, unreadable_failures(planned) + failures, fields, extraction)
 
 
 def _summary(
-    planned: PlannedRun, failures: Sequence[Failure], fields: dict[str, dict[str, Any]]
+    planned: PlannedRun,
+    failures: Sequence[Failure],
+    fields: dict[str, dict[str, Any]],
+    extraction: ExtractionSummary | None,
 ) -> dict[str, Any]:
     estimates = [field["estimate"] for field in fields.values() if field["estimate"]]
     return {
         "documents": {**planned.plan.counts(), "failed": len(failures)},
+        "extraction": None if extraction is None else asdict(extraction),
         "would_fail_mass_delete_guard": _over_delete_ratio(planned),
         **{
             name: sum(field[name] for field in fields.values())
@@ -136,10 +146,12 @@ def _sample(planned: PlannedRun, splits: Sequence[Split]) -> list[str]:
 
 
 def _first_documents(planned: PlannedRun, splits: Sequence[Split]) -> Any:
+    source = graph.source_format(planned.resolved)
+    extraction = Extraction(Extractor(source.extract)) if FORMATS[source.format].is_folder else None
     for split in splits:
         with files.open_read(work_path(planned.run.folder, split.index)) as handle:
             work = pq.read_table(handle)
-        for found in read_work(split, graph.source_format(planned.resolved), work, {}):
+        for found in read_work(split, source, work, {}, extraction):
             if isinstance(found, Document):
                 yield found
 

@@ -19,7 +19,8 @@ from transforms.embed.documents import EmbedDocuments
 from transforms.embed.measure import MeasureDocuments
 from transforms.embed.reuse import PreviousRows
 from transforms.handover.records import WriteRecords
-from transforms.read.formats import SourceFormat
+from transforms.read.extract.options import ExtractOptions
+from transforms.read.readers import SourceFormat
 from transforms.read.scan import ScanDocuments
 from transforms.read.work import ReadWork
 from transforms.records import DONE, FAILED, ChunkedDocument, Failure, Split
@@ -30,7 +31,11 @@ from transforms.table.write import WriteParts
 def source_format(resolved: ResolvedConfig) -> SourceFormat:
     """How the configured source is read."""
     source = resolved.config.source
-    return SourceFormat(source.format, source.id, source.max_document_bytes)
+    extract = source.extract
+    options = ExtractOptions(
+        extract.processes or 0, extract.seconds, extract.memory_bytes, source.max_document_bytes, extract.ocr
+    )
+    return SourceFormat(source.format, source.id, source.max_document_bytes, options)
 
 
 def scan_graph(

@@ -8,6 +8,7 @@ from pipeline.report.run_report import RunReport
 from pipeline.report.summary import RunSummary, work_of
 from pipeline.run import graph
 from pipeline.run.changes import collect_changes
+from pipeline.run.extraction import extraction_summary
 from pipeline.run.gates import pass_gates
 from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
@@ -45,10 +46,12 @@ def run_pipeline(
         check_deletions(planned, allow_mass_delete=allow_mass_delete)
         check_models(planned)
         if planned.plan.is_empty:
+            report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)
             return finish(planned, planned.version, report)
         written, failures = embed_work(planned, report)
         changes = collect_changes(planned, written, failures, report)
+        report.add(extraction=extraction_summary(planned))
         report_failures(planned, failures, report)
         pass_gates(planned, changes, failures, report)
         return finish(planned, publish(planned, changes, report), report)

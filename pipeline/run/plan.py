@@ -59,6 +59,9 @@ class PlannedRun:
 
     def location(self, scan_row: int) -> tuple[str, int]:
         """File and line of a row of the scan; line 0 stands for a whole file."""
+        path = self.scan.paths[scan_row].as_py()
+        if path is not None:
+            return path, 0
         line = FORMATS[self.resolved.config.source.format].line(int(self.scan.lines[scan_row]))
         return self.splits[self.scan.splits[scan_row]].path, line
 
@@ -114,14 +117,16 @@ def unreadable_failures(planned: PlannedRun) -> list[Failure]:
 def write_work(planned: PlannedRun) -> list[Split]:
     """Write each split's work list; returns the splits that have work."""
     plan, scan = planned.plan, planned.scan
-    # The row of the table that each document replaces; null where it is new, and so are part and row number then.
-    replaced = pa.array(plan.previous, mask=plan.previous < 0)
-    part = pa.array(planned.state.part, pa.int32()).take(replaced)
+    # The row of the table whose embeddings may hold for each document; where there is none it is null, and so are part
+    # and row number.
+    similar = pa.array(plan.similar, mask=plan.similar < 0)
+    part = pa.array(planned.state.part, pa.int32()).take(similar)
     columns = [
         pa.array(scan.lines[plan.work]),
+        scan.ids.take(pa.array(plan.work)),
         scan.content_hashes.take(pa.array(plan.work)),
         pa.DictionaryArray.from_arrays(part, pa.array(planned.state.parts, pa.string())),
-        pa.array(planned.state.row, pa.int64()).take(replaced),
+        pa.array(planned.state.row, pa.int64()).take(similar),
     ]
     table = pa.Table.from_arrays(columns, schema=WORK_SCHEMA)
     # The work is in source order, so the documents of one split stand together.

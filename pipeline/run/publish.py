@@ -27,7 +27,8 @@ def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | N
     with report.stage("commit"):
         done = report.summary
         counts = {name: getattr(done, name) for name in ("run_id", "documents", *CHUNK_COUNTS)}
-        metadata = {"semantic_ingest": counts}
+        library = {"extraction_library": done.extraction.library} if done.extraction else {}
+        metadata = {"semantic_ingest": {**counts, **library}}
         schema = planned.resolved.layout.schema()
         check_parts(path, changes.added)
         version = commit(path, planned.base, schema, changes.added, changes.removed, metadata)

@@ -1,5 +1,7 @@
 """What a run reads of its source before it plans: splits, deletions, ids and hashes."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,12 +56,15 @@ def read_deletions(config: RunConfig) -> list[str]:
 def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]:
     """Put the scans of all splits together, in source order, and number the lines of each file through."""
     numbered, tables = [], []
+    types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
     first_line: dict[str, int] = {}
     for split in splits:
         with files.open_read(scan_path(folder, split.index)) as handle:
             table = pq.read_table(handle)
         split = replace(split, first_line=first_line.get(split.path, 1))
         first_line[split.path] = split.first_line + int(table.schema.metadata[b"lines"])
+        for name, counts in types.items():
+            counts.update(json.loads(table.schema.metadata[name.encode()]))
         lines = pc.add(table.column("line"), split.first_line)
         numbered.append(split)
         tables.append(table.set_column(2, "line", lines).replace_schema_metadata(None))
@@ -74,5 +79,8 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
         deleted=column["deleted"].to_numpy(zero_copy_only=False),
         errors=column["error"],
         messages=column["message"],
+        paths=column["path"],
+        types=dict(types["types"].most_common()),
+        skipped=dict(types["skipped"].most_common()),
     )
     return numbered, scan

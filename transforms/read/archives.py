@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
+from functools import partial
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -27,6 +28,9 @@ ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar
 
 MEMBER_MARK = "!/"
 """Between the path of an archive and that of its member."""
+
+COMPRESSED = ("gzip", "bzip2", "zstd")
+"""Types that may hold just one file."""
 
 MAX_RATIO = 200
 """An archive that unpacks to more than so many times its size is a bomb; ordinary logs reach 50."""
@@ -114,7 +118,7 @@ def _zip(handle: IO[bytes], name: str, limit: int) -> Iterator[Member]:
             elif info.file_size > limit:
                 yield _too_large(info.filename, limit)
             else:
-                yield _checked(info.filename, lambda info=info: container.open(info), limit)
+                yield _checked(info.filename, partial(container.open, info), limit)
 
 
 def _tar(handle: IO[bytes], name: str, limit: int) -> Iterator[Member]:
@@ -125,10 +129,12 @@ def _tar(handle: IO[bytes], name: str, limit: int) -> Iterator[Member]:
             if info.size > limit:
                 yield _too_large(info.name, limit)
             else:
-                yield _checked(info.name, lambda info=info: container.extractfile(info), limit)
+                yield _checked(info.name, partial(container.extractfile, info), limit)
 
 
-def _compressed(handle: IO[bytes], name: str, limit: int, unpack: Callable[[IO[bytes]], IO[bytes]]) -> Iterator[Member]:
+def _compressed(
+    handle: IO[bytes], name: str, limit: int, unpack: Callable[[IO[bytes]], IO[bytes]]
+) -> Iterator[Member]:
     """One compressed file, which may be a tar file or a web archive."""
     with unpack(handle) as stream:
         head = stream.read(512)

@@ -10,19 +10,19 @@ from typing import Any
 
 import orjson
 
-from transforms.read.formats import FORMATS, SourceFormat, read_rows
-from transforms.read.readers import BadDocumentError
-from transforms.records import Document, Failure, Location, Split
+from transforms.read.formats import FORMATS, read_rows
+from transforms.read.readers import BadDocumentError, SourceFormat, checked_id
+from transforms.records import Document, Failure, Location, Sketch, Skipped, Split
 
-MAX_ID_BYTES = 512
-"""Longest ``_id`` in UTF-8 bytes; Elasticsearch's limit."""
+Found = Document | Sketch | Skipped | Failure | None
 
 
-def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Document | Failure | None]]:
+def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Found]]:
     """Read the documents of one split, in order; what cannot be read becomes a Failure.
 
     Yields:
-        (line number from `split.first_line` on, the document, failure, or None for a blank line).
+        (line number from `split.first_line` on, the document, its sketch where it has yet to be extracted, what was
+        skipped, the failure, or None for a blank line).
 
     Raises:
         OSError: the file cannot be opened. That is no bad document: the run must not go on without the file.
@@ -30,6 +30,9 @@ def read_documents(split: Split, source: SourceFormat) -> Iterator[tuple[int, Do
     is_one_document = FORMATS[source.format].is_one_document
     for number, fields in read_rows(split, source):
         line = split.first_line + number
+        if isinstance(fields, Sketch | Skipped | Failure):
+            yield line, fields
+            continue
         location = Location(split.path, 0 if is_one_document else line)
         try:
             if isinstance(fields, BadDocumentError):
@@ -51,7 +54,7 @@ def to_document(fields: dict[str, Any], id_field: str | None, location: Location
     if id_field is not None:
         # Like in Elasticsearch, `_id` names the document and is no part of its `_source`.
         value = fields.pop("_id", None) if id_field == "_id" else fields.get(id_field)
-        document_id = _checked_id(value, id_field)
+        document_id = checked_id(value, id_field)
     try:
         derived = content_hash(fields)
     except (TypeError, ValueError, RecursionError) as error:
@@ -67,16 +70,3 @@ def content_hash(source: dict[str, Any]) -> str:
     """
     content = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _checked_id(value: Any, field: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        what = "is missing" if value is None else f"is a {type(value).__name__}, not a string or number"
-        raise BadDocumentError(f"the id field [{field}] {what}")
-    document_id = str(value)
-    if not document_id:
-        raise BadDocumentError(f"the id field [{field}] is empty")
-    size = len(document_id.encode("utf-8", "surrogatepass"))
-    if size > MAX_ID_BYTES:
-        raise BadDocumentError(f"the id is too long: {size} bytes, at most {MAX_ID_BYTES} are allowed")
-    return document_id

@@ -7,12 +7,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from transforms import files
+from transforms.read.folder import folder_rows
 from transforms.read.readers import (
     COMPRESSIONS,
     MARKDOWN_ENDINGS,
     BadDocumentError,
     Reader,
     Row,
+    SourceFormat,
     csv_rows,
     file_rows,
     jsonl_rows,
@@ -61,15 +63,19 @@ class Format:
         endings: the files of a folder that belong to it, each also with ``.gz`` or ``.zst`` behind it.
         cut: cuts a file into pieces that are read independently; takes its path, its size and the bytes of a piece.
         is_one_document: whether a whole file is one document; its failures then name no line.
+        is_folder: whether all files belong to it, whatever they are, many of them to a split.
     """
 
     read: Reader
     endings: tuple[str, ...]
     cut: Callable[[str, int, int], list[Range]] = _whole
     is_one_document: bool = False
+    is_folder: bool = False
 
     def matches(self, path: str) -> bool:
         """Whether a file of a folder belongs to the format."""
+        if self.is_folder:
+            return True
         endings = tuple(base + packed for base in self.endings for packed in ("", *COMPRESSIONS))
         return path.lower().endswith(endings)
 
@@ -84,29 +90,15 @@ FORMATS = {
     "csv": Format(csv_rows, (".csv",)),
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
+    "files": Format(folder_rows, (), is_one_document=True, is_folder=True),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFormat:
-    """How the documents of a run's source are read.
-
-    Attributes:
-        format: key of `FORMATS`.
-        id: field that holds the id; None derives it from the content.
-        max_document_bytes: larger documents become failures.
-    """
-
-    format: str
-    id: str | None
-    max_document_bytes: int
 
 
 def read_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """The rows of a split; a damaged archive costs what is behind the damage, and one failure stands for it."""
     number = -1
     try:
-        for number, fields in FORMATS[source.format].read(split, source.max_document_bytes):
+        for number, fields in FORMATS[source.format].read(split, source):
             yield number, fields
     except (FileNotFoundError, PermissionError):
         raise

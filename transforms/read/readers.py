@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import IO, Any
@@ -15,23 +16,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.records import Split
+from transforms.read.extract.options import ExtractOptions
+from transforms.records import Failure, Sketch, Skipped, Split
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Ending of a compressed file -> Arrow's name of its compression."""
 
 MARKDOWN_ENDINGS = (".md", ".markdown")
 
+MAX_ID_BYTES = 512
+"""Longest ``_id`` in UTF-8 bytes; Elasticsearch's limit."""
+
 
 class BadDocumentError(ValueError):
     """A line or file of the source is not a document."""
 
 
-Row = tuple[int, dict[str, Any] | BadDocumentError | None]
-"""Line number within the split, from 0, and the fields, what is wrong with them, or None for a blank line."""
+@dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """How the documents of a run's source are read.
 
-Reader = Callable[[Split, int], Iterator[Row]]
-"""Reads the rows of a split; a document of more bytes than the number given is none."""
+    Attributes:
+        format: key of `FORMATS`.
+        id: field that holds the id; None derives it from the content.
+        max_document_bytes: larger documents become failures.
+        extract: bounds of extraction, for the formats that extract.
+    """
+
+    format: str
+    id: str | None
+    max_document_bytes: int
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+
+
+Row = tuple[int, dict[str, Any] | BadDocumentError | Sketch | Skipped | Failure | None]
+"""Line number within the split, from 0, and the fields, what is wrong with them, or None for a blank line.
+
+A format that finds more than fields in a file gives a Sketch, Skipped or Failure, which know their place."""
+
+Reader = Callable[[Split, SourceFormat], Iterator[Row]]
+"""Reads the rows of a split."""
 
 
 @contextmanager
@@ -63,8 +87,9 @@ def _lines(handle: IO[bytes], end: int, position: int, limit: int) -> Iterator[t
         yield line, too_long
 
 
-def jsonl_rows(split: Split, limit: int) -> Iterator[Row]:
+def jsonl_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """JSON lines: the lines that start in the split's range of bytes."""
+    limit = source.max_document_bytes
     with _unpacked(split.path) as handle:
         position = split.start
         if position > 0:
@@ -107,8 +132,8 @@ def _json_object(line: bytes) -> dict[str, Any] | BadDocumentError:
     return fields
 
 
-def parquet_rows(split: Split, limit: int) -> Iterator[Row]:
-    """Parquet: the rows of the split's row groups. `limit` has no meaning here, a row is read whole."""
+def parquet_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
+    """Parquet: the rows of the split's row groups. `max_document_bytes` has no meaning here, a row is read whole."""
     with files.open_read(split.path) as handle:
         table = pq.ParquetFile(handle)
         number = 0
@@ -135,8 +160,9 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 
-def csv_rows(split: Split, limit: int) -> Iterator[Row]:
+def csv_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """CSV with a header; a row counts by the line that it ends on, since fields may hold line breaks."""
+    limit = source.max_document_bytes
     csv.field_size_limit(limit)
     with _unpacked(split.path) as handle:
         text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -166,8 +192,9 @@ def _csv_fields(header: list[str], row: list[str]) -> dict[str, Any] | BadDocume
     return fields
 
 
-def file_rows(split: Split, limit: int) -> Iterator[Row]:
+def file_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """Text and Markdown: the whole file is one document, with its name as id."""
+    limit = source.max_document_bytes
     with _unpacked(split.path) as handle:
         content = handle.read(limit + 1)
     if len(content) > limit:
@@ -178,15 +205,40 @@ def file_rows(split: Split, limit: int) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         yield 0, BadDocumentError(f"the file is not valid UTF-8: byte {error.start}")
         return
-    yield 0, {"_id": split.name, "path": split.name, "title": _title(split.name, text), "text": text}
+    yield 0, {"_id": split.name, "path": split.name, "title": title(split.name, text), "text": text}
 
 
-def _title(name: str, text: str) -> str:
-    """The first Markdown heading, else the file's name without its ending."""
+def title(name: str, text: str, *, is_markdown: bool | None = None) -> str:
+    """The first Markdown heading, else the file's name without its ending.
+
+    Args:
+        name: the file's name, whose ending says whether it is Markdown.
+        text: what is in it.
+        is_markdown: whether it is Markdown, where the ending does not say.
+    """
     base = os.path.basename(name)
     for packed in COMPRESSIONS:
         base = base.removesuffix(packed)
     stem, ending = os.path.splitext(base)
-    is_markdown = ending in MARKDOWN_ENDINGS
+    if is_markdown is None:
+        is_markdown = ending in MARKDOWN_ENDINGS
     heading = re.search(r"^#{1,6}[ \t]+(\S.*)$", text, re.MULTILINE) if is_markdown else None
     return heading.group(1).rstrip(" \t#\r") if heading else stem
+
+
+def checked_id(value: Any, field: str) -> str:
+    """A document's id as a string.
+
+    Raises:
+        BadDocumentError: it is missing, empty, too long or no string or number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        what = "is missing" if value is None else f"is a {type(value).__name__}, not a string or number"
+        raise BadDocumentError(f"the id field [{field}] {what}")
+    document_id = str(value)
+    if not document_id:
+        raise BadDocumentError(f"the id field [{field}] is empty")
+    size = len(document_id.encode("utf-8", "surrogatepass"))
+    if size > MAX_ID_BYTES:
+        raise BadDocumentError(f"the id is too long: {size} bytes, at most {MAX_ID_BYTES} are allowed")
+    return document_id

@@ -4,6 +4,8 @@ The plan of a run is made from these scans, so that nothing is embedded before i
 over an unchanged source does nothing else.
 """
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -13,8 +15,8 @@ from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.formats import SourceFormat
-from transforms.records import Document, Failure, Split
+from transforms.read.readers import SourceFormat
+from transforms.records import Document, Failure, Sketch, Skipped, Split
 
 SCAN_SCHEMA = pa.schema(
     [
@@ -24,9 +26,12 @@ SCAN_SCHEMA = pa.schema(
         pa.field("deleted", pa.bool_(), nullable=False),
         pa.field("error", pa.large_string()),
         pa.field("message", pa.large_string()),
+        pa.field("path", pa.large_string()),
     ]
 )
 """One row for each document or unreadable line; `line` counts from 0 within the split.
+
+`path` is null but for a failure of a whole file, which the split may have several of.
 
 Strings are large ones: the launcher puts the scans of all splits together, and plain ones end at 2 GiB.
 """
@@ -41,16 +46,22 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
         deleted_field: name of the boolean field that marks a tombstone.
 
     Returns:
-        A table of `SCAN_SCHEMA`, with the number of lines of the split in the schema's metadata.
+        A table of `SCAN_SCHEMA`. The schema's metadata has the number of lines of the split as `lines`, and as JSON the
+        documents by type and the skipped files by type, where the format knows types.
     """
+    types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
     columns: dict[str, list[object]] = {name: [] for name in SCAN_SCHEMA.names}
     batches: list[pa.RecordBatch] = []
     lines = 0
     for line, found in read_documents(split, source):
         lines = line - split.first_line + 1
-        if found is None:
+        if isinstance(found, Sketch):
+            types["types"][found.content_type] += 1
+        elif isinstance(found, Skipped):
+            types["skipped"][found.content_type] += 1
+        if found is None or isinstance(found, Skipped):
             continue
-        row = _scan_row(found, deleted_field)
+        row = _scan_row(found, split.path, deleted_field)
         # Counted from the split's start: where that lies in the file is known when all splits have been scanned.
         for name, value in zip(columns, (row[0], row[1], lines - 1, *row[2:]), strict=True):
             columns[name].append(value)
@@ -58,14 +69,17 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
             batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
             columns = {name: [] for name in SCAN_SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
-    return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata({"lines": str(lines)})
+    metadata = {"lines": str(lines)} | {name: json.dumps(counts) for name, counts in types.items()}
+    return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata(metadata)
 
 
-def _scan_row(found: Document | Failure, deleted_field: str | None) -> tuple[object, ...]:
+def _scan_row(found: Document | Sketch | Failure, path: str, deleted_field: str | None) -> tuple[object, ...]:
     if isinstance(found, Failure):
-        return found.document_id, None, False, found.error, found.message
-    deleted = deleted_field is not None and found.source.get(deleted_field) is True
-    return found.id, found.content_hash, deleted, None, None
+        other = None if found.path == path and found.line else found.path
+        return found.document_id, None, False, found.error, found.message, other
+    fields = found.source if isinstance(found, Document) else {}
+    deleted = deleted_field is not None and fields.get(deleted_field) is True
+    return found.id, found.content_hash, deleted, None, None, None
 
 
 @dataclass

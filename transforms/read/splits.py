@@ -6,6 +6,9 @@ from transforms import files
 from transforms.read.formats import FORMATS
 from transforms.records import Split
 
+GATHERED_FILES = 2_000
+"""Most files of one split."""
+
 
 def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
     """Find the source files and cut them into splits, in source order (paths as given, files by name).
@@ -14,6 +17,8 @@ def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
         FileNotFoundError: a path matches no file.
     """
     splits: list[Split] = []
+    gathered: list[tuple[str, str]] = []
+    held = 0
     seen: set[str] = set()
     for configured in paths:
         root, found = _expand(configured, format)
@@ -24,9 +29,23 @@ def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
                 continue
             seen.add(path)
             name = path[len(root) :].lstrip("/\\") or os.path.basename(path)
+            if FORMATS[format].is_folder:
+                gathered.append((path, name))
+                held += size
+                if held >= split_bytes or len(gathered) >= GATHERED_FILES:
+                    splits.append(_gather(len(splits), gathered, held))
+                    gathered, held = [], 0
+                continue
             for start, end in FORMATS[format].cut(path, size, split_bytes):
                 splits.append(Split(len(splits), path, start, end, name))
+    if gathered:
+        splits.append(_gather(len(splits), gathered, held))
     return splits
+
+
+def _gather(index: int, gathered: list[tuple[str, str]], size: int) -> Split:
+    path, name = gathered[0]
+    return Split(index, path, 0, size, name, gathered=tuple(gathered))
 
 
 def _expand(configured: str, format: str) -> tuple[str, list[tuple[str, int]]]:

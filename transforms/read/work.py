@@ -9,17 +9,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
+from apache_beam.utils.shared import Shared
 
 from transforms import files
+from transforms.handover.extraction import ExtractionFile
 from transforms.read.columns import plain_value
-from transforms.read.documents import read_documents
-from transforms.read.formats import FORMATS, SourceFormat
-from transforms.read.readers import BadDocumentError
-from transforms.records import DONE, FAILED, Document, Failure, PreviousRow, Split
+from transforms.read.documents import Found, read_documents
+from transforms.read.extract.pool import Extractor
+from transforms.read.folder import extract_document
+from transforms.read.formats import FORMATS
+from transforms.read.readers import BadDocumentError, SourceFormat
+from transforms.records import DONE, FAILED, Document, Failure, PreviousRow, Sketch, Split
 
 WORK_SCHEMA = pa.schema(
     [
         pa.field("line", pa.int64()),
+        pa.field("id", pa.large_string()),
         pa.field("content_hash", pa.large_string()),
         pa.field("previous_part", pa.dictionary(pa.int32(), pa.string())),
         pa.field("previous_row", pa.int64()),
@@ -33,8 +38,16 @@ def work_path(folder: str, index: int) -> str:
     return files.join(folder, f"work-{index:06d}.parquet")
 
 
+Planned = tuple[Found, tuple[Any, ...]]
+"""What was found where the plan has a document, and the document's row of the work list."""
+
+
 def read_work(
-    split: Split, source: SourceFormat, work: pa.Table, plain: dict[str, str]
+    split: Split,
+    source: SourceFormat,
+    work: pa.Table,
+    plain: dict[str, str],
+    extraction: "Extraction | None" = None,
 ) -> Iterator[Document | Failure]:
     """Read the documents of a split that its work list names.
 
@@ -43,7 +56,25 @@ def read_work(
         source: how to read it.
         work: table of `WORK_SCHEMA`.
         plain: full name of each plain mapped field -> Arrow type of its column.
+        extraction: what extracts sketches; needed by formats that give them.
     """
+
+    def finish(planned: Planned) -> Document | Failure:
+        found, entry = planned
+        if isinstance(found, Sketch) and found.content_hash == entry[2]:
+            assert extraction is not None
+            found = extraction.document(found)
+        if isinstance(found, Failure) and found.error == "ExtractionError":
+            return found
+        return _planned_document(split, source, found, entry, plain)
+
+    planned = _planned(split, source, work)
+    # Sketches are extracted several at a time, by processes of their own.
+    yield from map(finish, planned) if extraction is None else extraction.extractor.ahead(planned, finish)
+
+
+def _planned(split: Split, source: SourceFormat, work: pa.Table) -> Iterator[Planned]:
+    """Go through the split and the work list side by side."""
     columns = (work.column(name).to_pylist() for name in WORK_SCHEMA.names)
     planned = zip(*columns, strict=True)
     entry = next(planned, None)
@@ -52,36 +83,50 @@ def read_work(
             return
         if line != entry[0]:
             continue
-        yield _planned_document(split, source, line, found, entry, plain)
+        yield found, entry
         entry = next(planned, None)
     while entry is not None:
-        yield _source_changed(split, source, entry[0])
+        yield None, entry
         entry = next(planned, None)
-
-
-def _source_changed(split: Split, source: SourceFormat, line: int) -> Failure:
-    # Without an id: what is in this line now may be another document, and that one did not fail.
-    place = FORMATS[source.format].line(line)
-    return Failure("read", None, split.path, place, "BadDocumentError", "the source changed during the run")
 
 
 def _planned_document(
-    split: Split,
-    source: SourceFormat,
-    line: int,
-    found: Document | Failure | None,
-    entry: tuple[Any, ...],
-    plain: dict[str, str],
+    split: Split, source: SourceFormat, found: Found, entry: tuple[Any, ...], plain: dict[str, str]
 ) -> Document | Failure:
-    _, content_hash, part, row = entry
-    if not isinstance(found, Document) or found.content_hash != content_hash:
-        return _source_changed(split, source, line)
+    line, document_id, content_hash, part, row = entry
+    if not isinstance(found, Document) or (found.id, found.content_hash) != (document_id, content_hash):
+        path, place = (document_id, 0) if split.gathered else (split.path, FORMATS[source.format].line(line))
+        message = "the source changed during the run"
+        return Failure("read", document_id, path, place, "BadDocumentError", message)
     previous = None if part is None else PreviousRow(part, row)
     try:
         columns = {name: plain_value(found.source, name, type_) for name, type_ in plain.items()}
     except BadDocumentError as error:
         return Failure("read", found.id, *found.location, type(error).__name__, str(error))
     return Document(found.id, found.source, found.content_hash, found.location, columns, previous)
+
+
+class Extraction:
+    """Extracts sketches and keeps the account of it.
+
+    Args:
+        extractor: the child processes.
+        folder: the run's folder, where the account is left; None leaves none.
+    """
+
+    def __init__(self, extractor: Extractor, folder: str | None = None) -> None:
+        self.extractor = extractor
+        self.account = ExtractionFile(folder)
+
+    def document(self, sketch: Sketch) -> Document | Failure:
+        """The document of a sketch, or the failure that it became."""
+        document, extracted = extract_document(sketch, self.extractor)
+        if extracted is not None:
+            fields = extracted.fields
+            self.account.add(
+                sketch.location.path, extracted.seconds, fields.get("pages", 0), len(fields["text"])
+            )
+        return document
 
 
 @dataclass
@@ -119,15 +164,28 @@ class _ReadSplit(beam.DoFn):
         self.source = source
         self.plain = plain
         self.folder = folder
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        """Share the child processes with the other threads of this process."""
+        extracts = FORMATS[self.source.format].is_folder
+        self._extractor = self._shared.acquire(lambda: Extractor(self.source.extract)) if extracts else None
 
     def process(self, split: Split) -> Iterator[Any]:
         """Read one split."""
         with files.open_read(work_path(self.folder, split.index)) as handle:
             work = pq.read_table(handle)
-        for found in read_work(split, self.source, work, self.plain):
+        extraction = Extraction(self._extractor, self.folder) if self._extractor is not None else None
+        for found in read_work(split, self.source, work, self.plain, extraction):
             if isinstance(found, Failure):
                 self.failures.inc()
                 yield pvalue.TaggedOutput(FAILED, found)
             else:
                 self.documents_read.inc()
                 yield found
+        if extraction is not None:
+            extraction.account.write()
+
+    def teardown(self) -> None:
+        """Let go of the child processes."""
+        self._extractor = None

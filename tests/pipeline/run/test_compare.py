@@ -25,6 +25,7 @@ def make_scan(lines) -> Scan:
         deleted=np.array([line[2] for line in lines], bool),
         errors=pa.array([None if line[0] else "BadDocumentError" for line in lines], pa.large_string()),
         messages=pa.array([None if line[0] else "bad" for line in lines], pa.large_string()),
+        paths=pa.nulls(count, pa.large_string()),
     )
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.config.run_config import SourceConfig
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.formats import FORMATS, SourceFormat
+from transforms.read.formats import FORMATS
+from transforms.read.readers import SourceFormat
 from transforms.read.splits import list_splits
 from transforms.records import Document, Failure, Split
 

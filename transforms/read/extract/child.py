@@ -1,6 +1,6 @@
 """A child process that extracts documents: requests on standard input, answers on standard output, nothing else.
 
-A request is one line of JSON (``type``, ``size``, ``ocr``) and then the document's bytes; an answer is one line of JSON.
+A request is one line of JSON (``type``, ``size``) and then the document's bytes; an answer is one line of JSON.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import os
 import pkgutil
 import resource
 import sys
+from contextlib import suppress
 from typing import Any
 
 from transforms.read.extract import library, sandbox
@@ -57,15 +58,14 @@ def _answer(content: bytes, type_name: str, text_bytes: int, ocr: str | None) ->
 
 def _warm_up(ocr: str) -> None:
     """Load everything that is loaded on first use, since later no file can be opened."""
-    import charset_normalizer
     import encodings
+
+    import charset_normalizer
 
     charset_normalizer.from_bytes("Das wäre schön.".encode("latin-1")).best()
     for module in pkgutil.iter_modules(encodings.__path__):
-        try:
+        with suppress(ImportError):  # those of another operating system
             importlib.import_module(f"encodings.{module.name}")
-        except ImportError:
-            pass  # those of another operating system
     library.extract(b"<html lang=en><title>a</title><p>b", "html")
     library.extract(b"Subject: =?utf-8?q?a?=\nDate: Thu, 1 Jan 1970 00:00:00 +0000\n\nb", "email")
 

@@ -122,7 +122,8 @@ _OLE_STREAMS = (
 
 _HTML = re.compile(rb"<(!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
 _MAIL_HEADER = re.compile(
-    rb"^(received|from|to|subject|date|message-id|return-path|delivered-to|mime-version|x-[\w-]+):", re.IGNORECASE
+    rb"^(received|from|to|subject|date|message-id|return-path|delivered-to|mime-version|x-[\w-]+):",
+    re.IGNORECASE,
 )
 _HEADER = re.compile(rb"^[!-9;-~]+:|^[ \t]")
 
@@ -144,7 +145,7 @@ def _type_name(content: bytes, name: str) -> str:
     head = content[:HEAD]
     if b"%PDF-" in head[:1024]:
         return "pdf"
-    if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_type(content)
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return _ole_type(content)
@@ -175,7 +176,8 @@ def _zip_type(content: bytes) -> str:
             if "[Content_Types].xml" in names:
                 parts = {part.lower() for part in names}
                 return next(
-                    (found for start, found in _PACKAGES if any(part.startswith(start) for part in parts)), "binary"
+                    (found for start, found in _PACKAGES if any(part.startswith(start) for part in parts)),
+                    "binary",
                 )
             if "META-INF/container.xml" in names:
                 return "epub"
@@ -246,7 +248,7 @@ def _text_type(head: bytes, name: str) -> str:
         if start.startswith(b"<?xml"):
             return "html" if b"<html" in start[:2048] else "xml"
     if start[:1] in (b"{", b"["):
-        if b'"cells"' in plain and b'"cell_type"' in plain or ending == ".ipynb":
+        if (b'"cells"' in plain and b'"cell_type"' in plain) or ending == ".ipynb":
             return "notebook"
         if ending in ("", ".json", ".jsonl", ".ndjson"):
             return "json"

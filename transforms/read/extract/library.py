@@ -8,6 +8,7 @@ import asyncio
 import email.policy
 import re
 import uuid
+from contextlib import suppress
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -159,7 +160,9 @@ def _config(type_: ContentType, marker: str, ocr: str | None) -> Any:
         pages=pages,
         content_filter=library.ContentFilterConfig(include_footnotes=True, strip_repeating_text=False),
         html_options=library.ConversionOptions(
-            extract_metadata=False, preprocessing=preprocessing, exclude_selectors=["nav", "noscript", "template"]
+            extract_metadata=False,
+            preprocessing=preprocessing,
+            exclude_selectors=["nav", "noscript", "template"],
         ),
         language_detection=library.LanguageDetectionConfig(enabled=True),
         # One thread: the processes keep the cores busy. Bounds on memory, time and output are ours.
@@ -200,9 +203,12 @@ def _metadata(document: Any) -> dict[str, Any]:
     metadata = document.metadata
     authors = [one for one in map(_known, metadata.authors or [metadata.created_by]) if one]
     detected = document.detected_languages or []
-    pages = metadata.pages.total_count if metadata.pages else metadata.additional.get("page_count", "").strip('"')
+    pages = (
+        metadata.pages.total_count if metadata.pages else metadata.additional.get("page_count", "").strip('"')
+    )
     found = {
-        "title": _known(metadata.title) or _known(metadata.subject if "message_id" in metadata.additional else None),
+        "title": _known(metadata.title)
+        or _known(metadata.subject if "message_id" in metadata.additional else None),
         "author": authors[0] if len(authors) == 1 else authors or None,
         "created": _date(metadata.created_at),
         "modified": _date(metadata.modified_at),
@@ -234,10 +240,8 @@ def _mail_headers(content: bytes) -> dict[str, Any]:
     """Title, author and date of a mail."""
     headers = BytesHeaderParser(policy=email.policy.compat32).parsebytes(content[: 1 << 20])
     found = {"title": _header(headers["Subject"]), "author": _header(headers["From"])}
-    try:
+    with suppress(TypeError, ValueError, IndexError, OverflowError):
         found["created"] = parsedate_to_datetime(str(headers["Date"])).isoformat()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        pass
     return {name: value for name, value in found.items() if value}
 
 
@@ -252,17 +256,18 @@ def _header(value: Any) -> str | None:
         return _known(str(value))
 
 
+_META = {
+    "author": "author",
+    "date": "created",
+    "dcterms.created": "created",
+    "article:published_time": "created",
+    "dcterms.modified": "modified",
+    "article:modified_time": "modified",
+}
+
+
 class _Head(HTMLParser):
     """Reads title, author, dates and language of an HTML page."""
-
-    _META = {
-        "author": "author",
-        "date": "created",
-        "dcterms.created": "created",
-        "article:published_time": "created",
-        "dcterms.modified": "modified",
-        "article:modified_time": "modified",
-    }
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -277,7 +282,7 @@ class _Head(HTMLParser):
         elif tag == "title":
             self._in_title = "title" not in self.found
         elif tag == "meta":
-            name = self._META.get((values.get("name") or values.get("property") or "").lower())
+            name = _META.get((values.get("name") or values.get("property") or "").lower())
             value = _known(values.get("content"))
             if name and value and (name == "author" or _date(value)):
                 self.found.setdefault(name, value)

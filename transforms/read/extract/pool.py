@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,10 @@ class Child:
         arguments = [str(options.memory_bytes), str(options.text_bytes), options.ocr or ""]
         # No secrets of ours reach it, and nothing of the user's site or working directory is imported.
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        environment |= {"PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "MALLOC_ARENA_MAX": "2"}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]),
+            "MALLOC_ARENA_MAX": "2",
+        }
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "transforms.read.extract.child", *arguments],
             stdin=subprocess.PIPE,
@@ -225,6 +229,8 @@ class Extractor:
         for child in self._children:
             self._idle.put(child)
         self._threads = ThreadPoolExecutor(self.processes, thread_name_prefix="extract")
+        # Whoever lets go of the pool last ends its processes.
+        self._finalizer = weakref.finalize(self, _close_all, self._threads, self._children)
 
     def extract(self, content: bytes, type_name: str) -> Extracted:
         """Extract one document in the next process that is free.
@@ -255,6 +261,10 @@ class Extractor:
 
     def close(self) -> None:
         """End all processes."""
-        self._threads.shutdown(cancel_futures=True)
-        for child in self._children:
-            child.close()
+        self._finalizer()
+
+
+def _close_all(threads: ThreadPoolExecutor, children: Sequence[Child]) -> None:
+    threads.shutdown(wait=False, cancel_futures=True)
+    for child in children:
+        child.close()

@@ -9,22 +9,17 @@ import resource
 import struct
 import sys
 
-_REFUSED = {
-    "x86_64": {
-        "arch": 0xC000003E,
-        "open": (2, 85, 257, 437),
-        "network": (41, 42, 49, 50, 44, 46),
-        "programs": (57, 58, 59, 322, 101, 425, 426, 427),
-    },
-    "aarch64": {
-        "arch": 0xC00000B7,
-        "open": (56, 437),
-        "network": (198, 203, 200, 201, 206, 211),
-        "programs": (221, 281, 117, 425, 426, 427),
-    },
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+_OPEN = {"x86_64": (2, 85, 257, 437), "aarch64": (56, 437)}
+"""open, creat, openat, openat2."""
+
+_OUTSIDE = {
+    "x86_64": (41, 42, 49, 50, 44, 46, 57, 58, 59, 322, 101, 425, 426, 427),
+    "aarch64": (198, 203, 200, 201, 206, 211, 221, 281, 117, 425, 426, 427),
 }
-"""Numbers of the system calls: open, creat, openat, openat2; socket, connect, bind, listen, sendto, sendmsg; fork,
-vfork, execve, execveat, ptrace and those of io_uring, by which the others could be made."""
+"""socket, connect, bind, listen, sendto, sendmsg; fork, vfork, execve, execveat, ptrace; and those of io_uring, by
+which the others could be made."""
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000
@@ -49,11 +44,11 @@ def confine(*, files: bool) -> bool:
     Returns:
         Whether the system could do it.
     """
-    calls = _REFUSED.get(platform.machine()) if sys.platform == "linux" else None
-    if calls is None:
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in _ARCHITECTURES:
         return False
-    refused = (*calls["network"], *calls["programs"], *(calls["open"] if files else ()))
-    program = b"".join(_program(int(calls["arch"]), tuple(refused)))
+    refused = _OUTSIDE[machine] + (_OPEN[machine] if files else ())
+    program = b"".join(_program(_ARCHITECTURES[machine], refused))
     buffer = ctypes.create_string_buffer(program)
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
