@@ -24,6 +24,7 @@ _TEXTUAL = ("html", "markdown", "rst", "asciidoc", "csv", "tsv", "text", "notebo
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?)?)?$")
 _NO_VALUE = ("", "(anonymous)", "(unspecified)", "untitled")
 _BULLET = re.compile("\\s*[\x7f\u2022\u25aa\u25e6\u2023\uf0b7]\\s+")
+_SLIDE = re.compile(r"(?:^|\n)-{3,}\n+## [^\n]*\n")
 _UNBOUNDED = 10**8
 
 
@@ -129,12 +130,26 @@ def _by_library(content: bytes, type_: ContentType, ocr: str | None) -> dict[str
         raise UnreadableError(_reason("; ".join(error.message for error in result.errors) or "nothing in it"))
     document = result.results[0]
     found = _metadata(document)
-    if type_.paged:
-        # Bullets of a PDF are characters of its symbol fonts; here they begin the items of a list again.
-        bulleted = _BULLET.sub("\n- ", document.content) if type_.name == "pdf" else document.content
-        text, offsets = split_pages(bulleted, marker)
-        return found | {"text": text} | ({"pages": len(offsets), "page_offsets": offsets} if offsets else {})
-    return found | {"text": document.content}
+    if not type_.paged:
+        return found | {"text": document.content}
+    text, offsets = split_pages(_marked(document, type_.name, marker), marker)
+    return found | {"text": text} | ({"pages": len(offsets), "page_offsets": offsets} if offsets else {})
+
+
+def _marked(document: Any, type_name: str, marker: str) -> str:
+    """The text with a marker before each page; only for PDF does the library set them all."""
+    if type_name == "pdf":
+        # Bullets are characters of symbol fonts; here they begin the items of a list again.
+        return _BULLET.sub("\n- ", document.content)
+    if type_name == "odp":
+        # The library heads a slide with the name of its page; the slide's own title is its first paragraph.
+        slides = _SLIDE.split(document.content)[1:]
+        pages = [re.sub(r"\A\s*(\S[^\n]{0,200})\n", r"## \1\n", slide) for slide in slides]
+    else:
+        pages = [page.content for page in document.pages or []]
+    if not pages:
+        return str(document.content)
+    return "".join(f"\n\n{marker}{number}\n\n{page}" for number, page in enumerate(pages, 1))
 
 
 def _mime(content: bytes, type_: ContentType) -> str:
@@ -148,7 +163,11 @@ def _mime(content: bytes, type_: ContentType) -> str:
 
 def _config(type_: ContentType, marker: str, ocr: str | None) -> Any:
     library = _library()
-    pages = library.PageConfig(insert_page_markers=type_.paged, marker_format=f"\n\n{marker}{{page_num}}\n\n")
+    pages = library.PageConfig(
+        extract_pages=type_.paged,
+        insert_page_markers=type_.paged,
+        marker_format=f"\n\n{marker}{{page_num}}\n\n",
+    )
     preprocessing = library.PreprocessingOptions(remove_navigation=False, remove_forms=False)
     return library.ExtractionConfig(
         use_cache=False,
@@ -203,9 +222,6 @@ def _metadata(document: Any) -> dict[str, Any]:
     metadata = document.metadata
     authors = [one for one in map(_known, metadata.authors or [metadata.created_by]) if one]
     detected = document.detected_languages or []
-    pages = (
-        metadata.pages.total_count if metadata.pages else metadata.additional.get("page_count", "").strip('"')
-    )
     found = {
         "title": _known(metadata.title)
         or _known(metadata.subject if "message_id" in metadata.additional else None),
@@ -213,7 +229,6 @@ def _metadata(document: Any) -> dict[str, Any]:
         "created": _date(metadata.created_at),
         "modified": _date(metadata.modified_at),
         "language": metadata.language or (detected[0] if detected else None),
-        "pages": int(pages) if str(pages).isdigit() and int(pages) else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
