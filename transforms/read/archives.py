@@ -16,12 +16,16 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from functools import partial
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any, cast
 
 import pyarrow as pa
+
+from transforms import files
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.zst")
 """Files that are looked into for members of a source format."""
@@ -37,6 +41,9 @@ MAX_RATIO = 200
 
 FREE_BYTES = 256 << 20
 """So much may be unpacked whatever the ratio."""
+
+SPOOL_BYTES = 64 << 20
+"""A member waits in memory up to this size, in a temporary file beyond it."""
 
 MAX_MEMBERS = 1_000_000
 
@@ -106,6 +113,84 @@ def members(handle: IO[bytes], type_name: str, name: str, size: int, limit: int)
     except _DAMAGE as error:
         what = "is refused" if isinstance(error, _Bomb) else "is damaged"
         yield Member("", None, f"the archive {what} from here on: {error or type(error).__name__}")
+
+
+def list_members(path: str) -> list[tuple[str, int]]:
+    """The members of a zip or tar file that may be read: path and size of each, by path.
+
+    Raises:
+        OSError: it is no such archive, or damaged.
+    """
+    try:
+        with files.open_read(path) as handle:
+            if path.lower().endswith(".zip"):
+                with zipfile.ZipFile(handle) as container:
+                    found = [
+                        (info.filename, info.file_size)
+                        for info in container.infolist()
+                        if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)
+                    ]
+            else:
+                with _opened_tar(path, handle) as tar:
+                    found = [(info.name, info.size) for info in tar if info.isreg()]
+    except _DAMAGE as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise OSError(f"[{path}] is a damaged archive: {error or type(error).__name__}") from None
+    return sorted(member for member in found if path_problem(member[0]) is None)
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[IO[bytes]]:
+    """Open a file, or a member by the path of its archive and its own: ``archive.zip!/inside/a.jsonl``; seekable.
+
+    Raises:
+        OSError: it is not there, damaged, or unpacks to more than its archive may.
+    """
+    archive, mark, name = path.partition(MEMBER_MARK)
+    if not mark and not is_archive(path):
+        with files.open_read(path) as handle:
+            yield handle
+        return
+    with SpooledTemporaryFile(SPOOL_BYTES) as spool:
+        try:
+            with files.open_read(archive) as handle:
+                _unpack(handle, archive, name, cast(IO[bytes], spool))
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (KeyError, *_DAMAGE) as error:
+            raise OSError(f"[{path}] cannot be read: {error or type(error).__name__}") from None
+        spool.seek(0)
+        yield cast(IO[bytes], spool)
+
+
+def _unpack(handle: IO[bytes], archive: str, name: str, target: IO[bytes]) -> None:
+    """Copy one member."""
+    left = max(FREE_BYTES, MAX_RATIO * handle.seek(0, os.SEEK_END))
+    handle.seek(0)
+    with ExitStack() as stack:
+        if archive.lower().endswith(".zip"):
+            member: Any = stack.enter_context(zipfile.ZipFile(handle)).open(name)
+        else:
+            tar = stack.enter_context(_opened_tar(archive, handle))
+            member = next((tar.extractfile(info) for info in tar if info.name == name), None)
+        if member is None:
+            raise KeyError(f"there is no member {name!r} in the archive")
+        while piece := member.read(1 << 20):
+            left -= len(piece)
+            if left < 0:
+                raise _Bomb(f"it unpacks to more than {MAX_RATIO} times the archive's size")
+            target.write(piece)
+
+
+@contextmanager
+def _opened_tar(path: str, handle: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    if path.lower().endswith(".zst"):
+        with unpack_zstd(handle) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
+            yield tar
+    else:
+        with tarfile.open(fileobj=handle, mode="r:*") as tar:
+            yield tar
 
 
 def _zip(handle: IO[bytes], name: str, limit: int) -> Iterator[Member]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from transforms import files
+from transforms.read.archives import MEMBER_MARK, is_archive, open_file
 from transforms.read.folder import folder_rows
 from transforms.read.readers import (
     COMPRESSIONS,
@@ -28,7 +28,7 @@ Range = tuple[int, int]
 
 def is_compressed(path: str) -> bool:
     """Whether a file's ending says that it must be unpacked, which only works from its beginning."""
-    return path.endswith(tuple(COMPRESSIONS))
+    return path.endswith(tuple(COMPRESSIONS)) or MEMBER_MARK in path or is_archive(path)
 
 
 def _whole(path: str, size: int, split_bytes: int) -> list[Range]:
@@ -43,7 +43,7 @@ def _byte_ranges(path: str, size: int, split_bytes: int) -> list[Range]:
 
 def _row_groups(path: str, size: int, split_bytes: int) -> list[Range]:
     """Ranges of row groups, each of about `split_bytes` uncompressed bytes."""
-    with files.open_read(path) as handle:
+    with open_file(path) as handle:
         metadata: Any = pq.read_metadata(handle)
     ranges, start, held = [], 0, 0
     for group in range(metadata.num_row_groups):

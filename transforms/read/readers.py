@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import files
+from transforms.read.archives import open_file
 from transforms.read.extract.options import ExtractOptions
 from transforms.records import Failure, Sketch, Skipped, Split
 
@@ -60,8 +60,8 @@ Reader = Callable[[Split, SourceFormat], Iterator[Row]]
 
 @contextmanager
 def _unpacked(path: str) -> Iterator[IO[bytes]]:
-    """Open a file, decompressing by its ending."""
-    with files.open_read(path) as handle:
+    """Open a file, or a member of an archive, decompressing by its ending."""
+    with open_file(path) as handle:
         kind = COMPRESSIONS.get(os.path.splitext(path)[1])
         if kind is None:
             yield handle
@@ -134,7 +134,7 @@ def _json_object(line: bytes) -> dict[str, Any] | BadDocumentError:
 
 def parquet_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
     """Parquet: the rows of the split's row groups. `max_document_bytes` has no meaning here, a row is read whole."""
-    with files.open_read(split.path) as handle:
+    with open_file(split.path) as handle:
         table = pq.ParquetFile(handle)
         number = 0
         groups = list(range(split.start, split.end))

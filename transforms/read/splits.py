@@ -3,6 +3,7 @@
 import os
 
 from transforms import files
+from transforms.read.archives import MEMBER_MARK, is_archive, list_members
 from transforms.read.formats import FORMATS
 from transforms.records import Split
 
@@ -28,7 +29,7 @@ def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
             if path in seen:
                 continue
             seen.add(path)
-            name = path[len(root) :].lstrip("/\\") or os.path.basename(path)
+            name = path[len(root) :].lstrip("/\\").replace(MEMBER_MARK, "/") or os.path.basename(path)
             if FORMATS[format].is_folder:
                 gathered.append((path, name))
                 held += size
@@ -51,9 +52,32 @@ def _gather(index: int, gathered: list[tuple[str, str]], size: int) -> Split:
 def _expand(configured: str, format: str) -> tuple[str, list[tuple[str, int]]]:
     """The folder that names are relative to, and the files of one configured path."""
     if files.is_glob(configured):
-        return files.root_of(configured), files.list_files(configured)
+        return files.root_of(configured), _with_members(files.list_files(configured), format)
     is_folder = os.path.isdir(configured) if files.is_local(configured) else configured.endswith("/")
     if not is_folder:
-        return os.path.dirname(configured), files.list_files(configured)
+        return os.path.dirname(configured), _with_members(files.list_files(configured), format)
     found = files.list_files(files.join(configured, "**"), hidden=False)
-    return configured, [(path, size) for path, size in found if FORMATS[format].matches(path)]
+    matches = FORMATS[format].matches
+    wanted = [(path, size) for path, size in found if matches(path) or is_archive(path)]
+    return configured, _with_members(wanted, format)
+
+
+def _with_members(found: list[tuple[str, int]], format: str) -> list[tuple[str, int]]:
+    """Put the members of the format in place of the zip and tar files that hold them."""
+    if FORMATS[format].is_folder:
+        return found
+    expanded = []
+    for path, size in found:
+        if not is_archive(path):
+            expanded.append((path, size))
+            continue
+        try:
+            inside = list_members(path)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            expanded.append((path, size))  # reading it will say what is wrong
+        else:
+            matches = FORMATS[format].matches
+            expanded += [(f"{path}{MEMBER_MARK}{name}", bytes_) for name, bytes_ in inside if matches(name)]
+    return expanded

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,10 @@ from warcio.warcwriter import WARCWriter
 
 from transforms.read import archives
 from transforms.read.archives import members
+from transforms.read.documents import read_documents
+from transforms.read.readers import SourceFormat
+from transforms.read.splits import list_splits
+from transforms.records import Document, Failure
 
 ENTRIES = (("a/one.txt", b"first"), ("b.txt", b"second"))
 
@@ -169,3 +174,46 @@ def test_no_damage_is_more_than_a_problem(kind, place, junk):
     place %= len(content)
     for _, found in read(content[:place] + junk + content[place + len(junk) :], type_name):
         assert isinstance(found, bytes | str)
+
+
+def archive(kind: str, *entries: tuple[str, bytes]) -> bytes:
+    pack = {
+        "zip": lambda: zipped(*entries),
+        "tar": lambda: tarred(*entries),
+        "tgz": lambda: gzip.compress(tarred(*entries)),
+        "tar.bz2": lambda: bz2.compress(tarred(*entries)),
+        "tar.zst": lambda: pa.compress(tarred(*entries), codec="zstd", asbytes=True),
+    }
+    return pack[kind]()
+
+
+def documents_of(path, source_format: str) -> list[Document | Failure]:
+    source = SourceFormat(source_format, "_id", 1 << 20)
+    splits = list_splits([str(path)], source_format, 1 << 20)
+    return [one for split in splits for _, one in read_documents(split, source) if one is not None]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "tar.bz2", "tar.zst"])
+def test_rows_of_files_in_archives(tmp_path, kind):
+    table = io.BytesIO()
+    pq.write_table(pa.table({"_id": ["p"], "text": ["three"]}), table)
+    entries = {
+        "jsonl": ("a/b.jsonl", b'{"_id": "j", "text": "one"}\nnot JSON\n'),
+        "csv": ("c.csv", b"_id,text\nc,two\n"),
+        "parquet": ("d.parquet", table.getvalue()),
+        "markdown": ("e/f.md", b"# Four"),
+    }
+    (tmp_path / f"all.{kind}").write_bytes(archive(kind, *entries.values()))
+    found = {source_format: documents_of(tmp_path, source_format) for source_format in entries}
+    assert [one[0].id for one in found.values()] == ["j", "c", "p", f"all.{kind}/e/f.md"]
+    failure = found["jsonl"][1]
+    assert (failure.path, failure.line) == (f"{tmp_path}/all.{kind}!/a/b.jsonl", 2)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+def test_a_damaged_archive_of_rows_is_a_failure_of_it(tmp_path, kind):
+    (tmp_path / f"bad.{kind}").write_bytes(b"no archive at all")
+    (tmp_path / "good.jsonl").write_bytes(b'{"_id": "1"}\n')
+    failure, document = documents_of(tmp_path, "jsonl")
+    assert failure.path == f"{tmp_path}/bad.{kind}"
+    assert document.id == "1"

@@ -9,6 +9,7 @@ import os
 import pkgutil
 import resource
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -38,7 +39,7 @@ def main(memory: int, text_bytes: int, ocr: str) -> None:
 
 
 def _answer(content: bytes, type_name: str, text_bytes: int, ocr: str | None) -> dict[str, Any]:
-    started = os.times()
+    started = time.process_time()
     try:
         answer = library.extract(content, type_name, ocr)
         size = len(answer["text"].encode("utf-8", "replace"))
@@ -50,8 +51,7 @@ def _answer(content: bytes, type_name: str, text_bytes: int, ocr: str | None) ->
         answer = {"error": "the document needs more memory than source.extract.memory_bytes"}
     except Exception as error:
         answer = {"error": f"the document cannot be read: {type(error).__name__}: {error}"[:500]}
-    ended = os.times()
-    answer["seconds"] = ended.user + ended.system - started.user - started.system
+    answer["seconds"] = time.process_time() - started
     answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return answer
 
