@@ -8,7 +8,9 @@ the values live in `Secrets`, which shows them to nobody and cannot be pickled.
 import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -43,17 +45,51 @@ class Secrets(Mapping[str, str]):
     def __reduce__(self) -> Any:
         raise TypeError("secrets do not travel: pickle the endpoint and resolve its references on the worker")
 
-    def redact(self, text: str) -> str:
-        """Return `text` with every secret, also as JSON or a URL would write it, replaced."""
-        # A service may quote the credential of a header without the scheme before it.
-        values = {
-            part for value in self._values.values() for part in (value, _CREDENTIAL_VALUE.sub("", value, 1))
+    def including(self, headers: Mapping[str, str]) -> "Secrets":
+        """These secrets and the credentials in a request's headers, such as a token that was fetched."""
+        sent = {
+            f"header {name}": value
+            for name, value in headers.items()
+            if _CREDENTIAL_HEADER.search(name) or _CREDENTIAL_VALUE.match(value)
         }
-        for value in sorted(values, key=len, reverse=True):
-            forms = {value, value.strip(), json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)}
-            for form in sorted(forms - {""}, key=len, reverse=True):
-                text = text.replace(form, "[redacted]")
+        return Secrets({**self._values, **sent}) if sent else self
+
+    def redact(self, text: str) -> str:
+        """Return `text` with every secret replaced, also as JSON, a URL, base64 or hex would write it or over lines."""
+        forms = {
+            form for value in self._values.values() for part in _parts_of(value) for form in _written(part)
+        }
+        for form in sorted(forms - {""}, key=len, reverse=True):
+            text = re.sub(_BREAK.join(map(re.escape, form)), "[redacted]", text)
         return text
+
+
+_BREAK = r"(?:\s|\\[nrt]){0,24}"  # what an echo may put between two characters of a secret
+_ENCODED = 8  # shorter values are too common inside base64 and hex to be told from chance
+
+
+def _parts_of(value: str) -> set[str]:
+    """A secret, the credential behind a header's scheme, and the strings of a secret that is JSON."""
+    parts = {value, value.strip(), _CREDENTIAL_VALUE.sub("", value, 1)}
+    if value.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(value)
+            parts |= {text for text in fields.values() if isinstance(text, str) and len(text) > 3 * _ENCODED}
+    return parts
+
+
+def _written(value: str) -> set[str]:
+    """The ways to write a secret that services answer with."""
+    forms = {value, json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)}
+    data = value.encode()
+    if len(data) < _ENCODED:
+        return forms
+    for before in range(3):
+        # Inside a longer text, base64 has three ways to write it; what its neighbours share is left out.
+        code = b64encode(bytes(before) + data).decode()
+        inner = code[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        forms |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return forms | {data.hex(), data.hex().upper()}
 
 
 def is_reference(value: str) -> bool:

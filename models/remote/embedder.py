@@ -140,7 +140,7 @@ class RemoteEmbedder(Embedder):
 
     def _request(self, texts: Sequence[str], input_type: InputType) -> Vectors:
         """Send one request and take the embeddings out of the answer."""
-        answer = self._post(self._protocol.call(texts, input_type), (4 << 20) + (len(texts) << 18))
+        answer = self._post(self._protocol.call(texts, input_type), (2 << 20) + (len(texts) << 18))
         shape_problem = None
         try:
             vectors = self._protocol.parse(answer)

@@ -2,8 +2,8 @@
 leaks.
 
 Errors carry the endpoint, the host and what the service said, with secrets taken out. They are raised
-outside the ``except`` blocks, so that httpx's exceptions, which hold request headers, are not even in their
-context.
+outside the ``except`` blocks, so that the exceptions of the HTTP library, which may quote request headers, are not
+even in their context.
 """
 
 import logging
@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import httpcore
 import httpx
 import orjson
 import tenacity
@@ -21,11 +22,14 @@ import tenacity
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError, ModelLoadError, TransientError
 from models.remote.protocol import Call
+from models.remote.transport import Connections, TooManyBytesError, UnknownEncodingError, read_body
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _SAME_REQUEST = (307, 308)
 _UNUSABLE = (401, 403, 404, 405)  # what every request would get: wrong credentials, wrong URL, wrong model
 _EXCERPT = 500
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "semantic-ingest"}
+_MAX_PARTS = 1 << 17  # JSON objects and arrays of an answer; in memory each is a hundred times its brackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +93,10 @@ class HttpClient:
         """
         self._name, self._secrets, self._policy = name, secrets, policy
         self._acquire, self._on_retry = acquire, on_retry
-        for library in ("httpx", "httpcore"):  # they log URLs, and a query parameter may be a secret
-            logging.getLogger(library).setLevel(logging.WARNING)
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(policy.timeout, connect=min(10.0, policy.timeout)),
-            follow_redirects=False,
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": "semantic-ingest",
-            },
-        )
+        logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs URLs; a parameter may be a secret
+        self._connections = Connections(carries_secrets=bool(len(secrets)))
 
-    def post(self, call: Call, max_bytes: int = 8 << 20) -> Any:
+    def post(self, call: Call, max_bytes: int = 1 << 20) -> Any:
         """Post a call and return the JSON of the answer.
 
         Args:
@@ -126,7 +121,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connections.close()
 
     def _may_pass(self) -> Callable[[BaseException], bool]:
         timeouts = 0
@@ -140,13 +135,16 @@ class HttpClient:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         policy = self._policy
+        error = state.outcome.exception() if state.outcome else None
+        if getattr(error, "timed_out", False):
+            return 0.0  # it has had its time
         jittered = tenacity.wait_random(0.5, 1.5)(state)
         backoff = policy.first_wait * 2 ** (state.attempt_number - 1) * jittered
-        error = state.outcome.exception() if state.outcome else None
         return min(policy.max_wait, max(backoff, getattr(error, "retry_after", 0.0)))
 
     def _attempt(self, call: Call, max_bytes: int) -> Any:
         self._acquire()
+        self._secrets = self._secrets.including(call.headers)
         deadline = time.monotonic() + self._policy.timeout
         url = self._full_url(call)
         for _ in range(3):
@@ -160,73 +158,66 @@ class HttpClient:
         """The URL with the parameters of the call after those that it has already."""
         try:
             url = httpx.URL(call.url)
-            return str(url.copy_merge_params(list(call.parameters)) if call.parameters else url)
+            if url.scheme in ("http", "https") and url.host:
+                return str(url.copy_merge_params(list(call.parameters)) if call.parameters else url)
         except (httpx.InvalidURL, UnicodeError):
             pass
-        raise self._error(f"[{self._shown(call.url)}] is not an http or https URL; correct the endpoint", 400)
+        raise self._not_a_url(call.url)
 
     def _exchange(
         self, url: str, call: Call, max_bytes: int, deadline: float
     ) -> tuple[int, httpx.Headers, bytes]:
         """Send once and read the answer; a transport failure becomes an error of ours."""
         try:
-            with self._client.stream(
-                "POST",
-                url,
-                content=call.body,
-                headers=dict(call.headers),
+            headers = [
+                (name.encode("ascii"), value.encode("ascii"))
+                for name, value in {**_HEADERS, **call.headers}.items()
+            ]
+            # What frames a body, and what came before it, may take as much as the body itself.
+            with self._connections.stream(
+                httpx.URL(url), headers, call.body, deadline, 2 * max_bytes
             ) as response:
-                return response.status_code, response.headers, self._read(response, max_bytes, deadline)
-        except httpx.TimeoutException:
+                received = httpx.Headers(response.headers)
+                body = read_body(response, received.get("Content-Encoding", ""), max_bytes)
+                return response.status, received, body
+        except httpcore.TimeoutException:
             failure: InferenceError = self._timeout(url)
-        except (httpx.LocalProtocolError, UnicodeError):  # their messages quote the header
+        except TooManyBytesError:
+            failure = self._error(
+                f"{self._answer_of(url)} is larger than {max_bytes} bytes; it was not read further"
+            )
+        except UnknownEncodingError as error:
+            failure = self._error(f"{self._answer_of(url)} cannot be read: {error}")
+        except (httpcore.LocalProtocolError, UnicodeError):  # their messages quote the header
             failure = self._error(
                 f"A request of inference entity id [{self._name}] cannot be sent: a header holds a"
                 " character that HTTP cannot send; check the endpoint's secrets and headers",
                 400,
             )
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            failure = self._error(
-                f"[{self._shown(url)}] is not an http or https URL; correct the endpoint", 400
-            )
-        except httpx.HTTPError as error:
+        except (httpx.InvalidURL, httpcore.UnsupportedProtocol):
+            failure = self._not_a_url(url)
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, OSError) as error:
             failure = _RetryLaterError(
                 self._secrets.redact(
                     f"Failed to send request from inference entity id [{self._name}] to [{_host(url)}]:"
-                    f" {type(error).__name__} {error}"
+                    f" {type(error).__name__} {error}"[:_EXCERPT]
                 ),
                 status=502,
             )
         raise failure
 
-    def _read(self, response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
-        body = bytearray()
-        for part in response.iter_bytes():
-            body += part
-            if len(body) > max_bytes:
-                raise self._error(
-                    f"The answer of [{_host(str(response.url))}] for inference entity id [{self._name}] is"
-                    f" larger than {max_bytes} bytes and was not read further",
-                    502,
-                )
-            if time.monotonic() > deadline:
-                raise self._timeout(str(response.url))
-        return bytes(body)
-
     def _answer(self, url: str, status: int, headers: httpx.Headers, body: bytes) -> Any:
         if 200 <= status < 300:
+            if body.count(b"[") + body.count(b"{") > _MAX_PARTS:
+                raise self._error(f"{self._answer_of(url)} has more than {_MAX_PARTS} objects and arrays")
             try:
                 return orjson.loads(body)
             except orjson.JSONDecodeError:
                 pass
-            raise self._error(
-                f"The answer of [{_host(url)}] for inference entity id [{self._name}] is not complete JSON"
-                f" ({len(body)} bytes)",
-                502,
-            )
+            raise self._error(f"{self._answer_of(url)} is not complete JSON ({len(body)} bytes)")
         if 300 <= status < 400:
             self._redirect(url, headers, status)
-        said = self._secrets.redact(_error_message(body))[:_EXCERPT]
+        said = self._secrets.redact(_error_message(body)[: 64 * _EXCERPT])[:_EXCERPT]
         reason = (
             f"{_category(status)} for request from inference entity id [{self._name}] status [{status}]. "
             + (f"Error message: [{said}]")
@@ -261,8 +252,14 @@ class HttpClient:
         failure.timed_out = True
         return failure
 
-    def _error(self, reason: str, status: int) -> InferenceError:
+    def _error(self, reason: str, status: int = 502) -> InferenceError:
         return InferenceError(self._secrets.redact(reason), status=status)
+
+    def _answer_of(self, url: str) -> str:
+        return f"The answer of [{_host(url)}] for inference entity id [{self._name}]"
+
+    def _not_a_url(self, url: str) -> InferenceError:
+        return self._error(f"[{self._shown(url)}] is not an http or https URL; correct the endpoint", 400)
 
     def _shown(self, url: str) -> str:
         return self._secrets.redact(url.split("?")[0])
@@ -295,10 +292,13 @@ def _category(status: int) -> str:
 
 def _error_message(body: bytes) -> str:
     """The message of an error body in one of the usual shapes, else its text."""
+    text = body[: 64 * _EXCERPT].decode("utf-8", "replace")
+    if body.count(b"[") + body.count(b"{") > _MAX_PARTS:
+        return text
     try:
         error = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body[: 16 * _EXCERPT].decode("utf-8", "replace")
+        return text
     for key in ("error", "message", "detail", "reason", "msg"):
         while isinstance(error, dict) and key in error:
             error = error[key]
@@ -336,5 +336,5 @@ def _retry_after(value: str | None) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

@@ -11,6 +11,8 @@ from models.errors import InferenceError
 from models.remote.protocol import Call, Send
 
 _EARLY = 60.0  # seconds before its end at which a token is fetched anew
+_LIFETIME = 300.0  # of a token whose service does not say
+_LONGEST = 86_400.0
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -67,7 +69,15 @@ def fetch_token(send: Send, url: str, form: Mapping[str, str]) -> tuple[str, flo
     body = urlencode({key: value for key, value in form.items() if value}).encode()
     answer = send(Call(url, body, _FORM))
     if isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
-        return answer["access_token"], float(answer.get("expires_in") or 300)
+        return answer["access_token"], _lifetime(answer.get("expires_in"))
     raise InferenceError(
         "the token endpoint answered without an access_token; check the OAuth settings", status=502
     )
+
+
+def _lifetime(stated: Any) -> float:
+    """The seconds that a token lives; what a service says of it that is no number counts as nothing said."""
+    try:
+        return min(float(stated or _LIFETIME), _LONGEST)
+    except (TypeError, ValueError):
+        return _LIFETIME
