@@ -84,8 +84,7 @@ class LoadedTable:
         from transforms.index.snapshot import Snapshot
 
         self._snapshot = Snapshot.of_table(path, version)
-        parts = self._snapshot.parts
-        self._metadata = self._snapshot.metadata(parts[-1]) if parts else {}
+        self._metadata = self._snapshot.description
 
     @property
     def version(self) -> int:
@@ -124,6 +123,22 @@ class LoadedTable:
         columns["text"] = pa.array(_texts(rows["_source"].to_pylist(), column), pa.string())
         columns["embeddings"] = column.field("embeddings")
         return Frame(pa.table(columns))
+
+    def changes(self, from_version: int) -> Frame:
+        """The documents that differ from another version: ``_id`` and ``_change_type``.
+
+        A document is an `insert`, an `update` or a `delete`, as in Delta Lake's change data feed. Rows that moved to
+        another file and stayed the same are no changes.
+
+        Args:
+            from_version: the version to compare with; the table is open at the one that is wanted.
+
+        Raises:
+            PipelineError: there is no such version, or its part files have been vacuumed.
+        """
+        from pipeline.table.changes import table_changes
+
+        return Frame(table_changes(self._snapshot.path, from_version, self.version).to_arrow())
 
     def embeddings(self, field: str) -> npt.NDArray[Any]:
         """The embeddings of a dense field as one array, a row a chunk, in the order of `chunks`."""

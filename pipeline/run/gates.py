@@ -4,6 +4,7 @@ The candidate index is a copy of the published one, brought to the part files th
 what the gates see is exactly what users would get.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from transforms.records import Failure, PartFile
 def check_gates(
     config: RunConfig,
     base: DeltaTable | None,
+    description: dict[str, Any],
     added: Sequence[PartFile],
     removed: Sequence[str],
     ratios: dict[str, float],
@@ -36,6 +38,7 @@ def check_gates(
     Args:
         config: the run config.
         base: the published table; None when there is none.
+        description: of the table that the commit would publish.
         added: part files that the commit would add.
         removed: part files that it would remove.
         ratios: the run's own measures, ``failures`` and ``truncated``.
@@ -45,7 +48,7 @@ def check_gates(
     values, published = dict(ratios), {}
     if retrieval:
         with_base = base is not None and any(gates.measures[name].max_drop is not None for name in retrieval)
-        values |= _measure_candidate(config, base, added, removed)
+        values |= _measure_candidate(config, base, description, added, removed)
         published = _measure_published(config, base) if with_base else {}
     return [
         GateResult(
@@ -90,14 +93,19 @@ def _problems(name: str, bounds: GateConfig, value: float, published: float | No
 
 
 def _measure_candidate(
-    config: RunConfig, base: DeltaTable | None, added: Sequence[PartFile], removed: Sequence[str]
+    config: RunConfig,
+    base: DeltaTable | None,
+    description: dict[str, Any],
+    added: Sequence[PartFile],
+    removed: Sequence[str],
 ) -> dict[str, float]:
     """Measure the snapshot that the commit would publish."""
     gone = set(removed)
     kept = [part for part in active_parts(base) if part not in gone] if base is not None else []
     table_id = str(base.metadata().id) if base is not None else "candidate"
     version = base.version() + 1 if base is not None else 0
-    snapshot = Snapshot(config.table.path, table_id, version, (*kept, *(part.path for part in added)))
+    parts = (*kept, *(part.path for part in added))
+    snapshot = Snapshot(config.table.path, table_id, version, parts, description)
     published = Path(config.index.path) if config.index is not None else None
     candidate = (
         published.with_name(f"{published.name}.candidate") if published else _folder_beside_table(config)
@@ -149,6 +157,7 @@ def pass_gates(planned: PlannedRun, changes: Changes, failures: list[Failure], r
             "failures": len(failures) / max(planned.plan.documents + len(planned.plan.unreadable), 1),
             "truncated": report.summary.truncated / max(report.summary.chunks, 1),
         }
-        results = check_gates(config, planned.base, changes.added, changes.removed, ratios)
+        description = json.loads(planned.resolved.layout.description)
+        results = check_gates(config, planned.base, description, changes.added, changes.removed, ratios)
     report.add(gates=tuple(results))
     require_gates(results)

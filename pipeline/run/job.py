@@ -7,7 +7,7 @@ from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
 from pipeline.report.summary import RunSummary, work_of
 from pipeline.run import graph
-from pipeline.run.changes import collect_changes
+from pipeline.run.changes import Changes, collect_changes
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.gates import pass_gates
 from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
@@ -48,7 +48,7 @@ def run_pipeline(
         if planned.plan.is_empty:
             report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)
-            return finish(planned, planned.version, report)
+            return finish(planned, publish(planned, Changes(), report), report)
         written, failures = embed_work(planned, report)
         changes = collect_changes(planned, written, failures, report)
         report.add(extraction=extraction_summary(planned))

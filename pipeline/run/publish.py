@@ -8,7 +8,7 @@ from pipeline.report.run_report import RunReport
 from pipeline.report.summary import CHUNK_COUNTS
 from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
-from pipeline.table.delta import commit, open_table
+from pipeline.table.delta import commit, commit_description, open_table, update_manifest
 from pipeline.table.log import read_log
 from pipeline.table.open_runs import clear_dead_runs
 from pipeline.table.parts import list_parts
@@ -19,19 +19,23 @@ def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | N
     """Commit the new version, then clear away what killed runs left.
 
     Returns:
-        The version; the old one when every document that changed has failed.
+        The version; the old one when nothing changed, or every document that changed has failed.
     """
+    path, layout = planned.resolved.config.table.path, planned.resolved.layout
     if not changes.added and not changes.removed:
-        return planned.version
-    path = planned.resolved.config.table.path
+        if planned.base is None:
+            return None
+        version = commit_description(path, planned.base, layout)
+        update_manifest(path)
+        return version
     with report.stage("commit"):
         done = report.summary
         counts = {name: getattr(done, name) for name in ("run_id", "documents", *CHUNK_COUNTS)}
         library = {"extraction_library": done.extraction.library} if done.extraction else {}
         metadata = {"semantic_ingest": {**counts, **library}}
-        schema = planned.resolved.layout.schema()
         check_parts(path, changes.added)
-        version = commit(path, planned.base, schema, changes.added, changes.removed, metadata)
+        version = commit(path, planned.base, layout, changes.added, changes.removed, metadata)
+        update_manifest(path)
         if planned.others:
             clear_dead_runs(path, planned.others, read_log(path).parts)
     return version

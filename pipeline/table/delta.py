@@ -1,6 +1,7 @@
 """The published table: open it, read its state, commit a new version."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, CommitProperties, RemoveAction, create_table_with_add_actions
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from transforms import files
+from transforms.index.snapshot import Snapshot
+from transforms.index.state import IndexUnusable
 from transforms.records import PartFile
-from transforms.table.parts import part_metadata
-from transforms.table.schema import TABLE_FORMAT
+from transforms.table.description import DESCRIPTION, PREVIOUS
+from transforms.table.schema import TABLE_FORMAT, TableLayout
 
 STATE_COLUMNS = ["_id", "content_hash", "fingerprint"]
 
@@ -73,12 +75,8 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
     return TableState(list(parts), ids, hashes, fingerprints, part_of_row, row.astype(np.int64))
 
 
-def open_table(path: str, *, check_format: bool = True) -> DeltaTable | None:
+def open_table(path: str) -> DeltaTable | None:
     """Open a table that this program wrote; None when there is none yet.
-
-    Args:
-        path: the table.
-        check_format: whether to look into a part file for the version of the table's layout.
 
     Raises:
         PipelineError: something else is there, or the table was written by a newer version.
@@ -99,14 +97,8 @@ def open_table(path: str, *, check_format: bool = True) -> DeltaTable | None:
             f"table.path [{path}] holds a Delta table of another program: it has no column {missing}. "
             "Name another folder; this one is left as it is."
         )
-    try:
-        description = describe_table(table, path) if check_format else {}
-    except (OSError, pa.ArrowException) as error:
-        raise PipelineError(
-            f"a part file of the table [{path}] cannot be read: {error}. `verify` tells which; `restore` goes back "
-            "to a version without it."
-        ) from None
-    if description and description["format"] > TABLE_FORMAT:
+    description = json.loads(table.metadata().configuration.get(DESCRIPTION, "{}"))
+    if description.get("format", 0) > TABLE_FORMAT:
         raise PipelineError(
             f"table.path [{path}] has format {description['format']}, written by a newer semantic-ingest; this one "
             f"knows formats up to {TABLE_FORMAT}. Upgrade, or name another folder."
@@ -120,21 +112,27 @@ def active_parts(table: DeltaTable) -> list[str]:
     return sorted(actions.column("path").to_pylist())
 
 
-def describe_table(table: DeltaTable, path: str) -> dict[str, Any]:
-    """Mapping, endpoints and models of the newest rows, as the part files tell; empty for a table without rows."""
-    actions = pa.table(table.get_add_actions(flatten=True))
-    if not actions.num_rows:
-        return {}
-    newest = actions.column("path")[
-        pc.index(actions.column("modification_time"), pc.max(actions.column("modification_time"))).as_py()
-    ]
-    return part_metadata(path, newest.as_py())
+def describe_table(path: str, table: DeltaTable) -> dict[str, Any]:
+    """Mapping, fields, endpoints and models of a table's rows.
+
+    Raises:
+        PipelineError: the part file that tells cannot be read.
+    """
+    try:
+        return Snapshot.of_delta(path, table).description
+    except IndexUnusable as error:
+        raise PipelineError(str(error)) from None
+    except (OSError, pa.ArrowException) as error:
+        raise PipelineError(
+            f"a part file of the table [{path}] cannot be read: {error}. `verify` tells which; `restore` goes back "
+            "to a version without it."
+        ) from None
 
 
 def commit(
     path: str,
     base: DeltaTable | None,
-    schema: pa.Schema,
+    layout: TableLayout,
     added: Sequence[PartFile],
     removed: Sequence[str],
     metadata: dict[str, Any],
@@ -142,12 +140,13 @@ def commit(
     """Publish one new version: add parts and remove parts in a single step.
 
     The commit only succeeds on top of the version that the run was planned on. A schema that differs from the
-    table's replaces it in the same commit; then `removed` must name every active part.
+    table's replaces it in the same commit; then `removed` must name every active part. A description that differs is
+    committed on its own before the rows, see `transforms.table.description`.
 
     Args:
         path: the table.
         base: the table as it was when the run was planned; None when there was none.
-        schema: Arrow schema of the new parts.
+        layout: schema and description of the new parts.
         added: finished part files.
         removed: part files, relative to the table, that leave it.
         metadata: JSON values to keep with the commit.
@@ -159,37 +158,83 @@ def commit(
         PipelineError: another run has committed since the plan was made; nothing is changed.
     """
     properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
-    delta_schema = Schema.from_arrow(schema.remove_metadata())
-    adds: list[AddAction | RemoveAction] = [_add_action(part) for part in added]
+    schema = Schema.from_arrow(layout.schema())
     try:
-        if base is None:
-            create_table_with_add_actions(
-                path,
-                delta_schema,
-                [_add_action(part) for part in added],
-                mode="error",
-                commit_properties=properties,
-            )
-            return 0
-        if base.schema() == delta_schema:
+        table = _described(path, base, layout)
+        adds: list[AddAction | RemoveAction] = [_add_action(part) for part in added]
+        if table.schema() == schema:
             now = int(time.time() * 1000)
             actions = [*adds, *(RemoveAction(part, True, now) for part in removed)]
-            base.create_write_transaction(
-                actions, mode="append", schema=delta_schema, commit_properties=properties
+            table.create_write_transaction(
+                actions, mode="append", schema=schema, commit_properties=properties
             )
         else:
-            base.create_write_transaction(
-                adds, mode="overwrite", schema=delta_schema, commit_properties=properties
+            table.create_write_transaction(
+                adds, mode="overwrite", schema=schema, commit_properties=properties
             )
     except (CommitFailedError, DeltaError) as error:
-        if not isinstance(error, CommitFailedError) and "already exist" not in str(error):
-            raise
-        raise PipelineError(
-            f"another run has changed the table [{path}] since this one was planned; nothing was published. "
-            "Run again: the parts that are finished are kept."
-        ) from None
+        raise _explained(path, error) from None
     # The table object still shows the version that the plan was made on; a commit only succeeds right after that one.
-    return int(base.version()) + 1
+    return int(table.version()) + 1
+
+
+def commit_description(path: str, base: DeltaTable, layout: TableLayout) -> int:
+    """Publish a description that has changed where no row has; returns the table's version."""
+    try:
+        return int(_described(path, base, layout).version())
+    except (CommitFailedError, DeltaError) as error:
+        raise _explained(path, error) from None
+
+
+def update_manifest(path: str) -> None:
+    """Write the names of the newest version's part files where engines look that know no Delta Lake.
+
+    They stand in ``_symlink_format_manifest/manifest``, one a line, as Hive, Athena and Presto read them. The table is
+    published already, so a manifest that cannot be written is only told of; the next run writes it.
+    """
+    try:
+        table = DeltaTable(path)
+        manifest = files.join(path, "_symlink_format_manifest", "manifest")
+        listed: list[str] = []
+        if files.exists(manifest):
+            with files.open_read(manifest) as handle:
+                listed = handle.read().decode().split("\n")
+        if {name for name in listed if name} != set(table.file_uris()) or not listed:
+            table.generate()
+    except (DeltaError, OSError) as error:
+        logging.getLogger(__name__).warning("the manifest of %s was not written: %s", path, error)
+
+
+def _described(path: str, base: DeltaTable | None, layout: TableLayout) -> DeltaTable:
+    """The table that rows are committed to, with its new description; made where there was none."""
+    mark = CommitProperties(custom_metadata={"semantic_ingest": {"described": True}}, max_commit_retries=0)
+    if base is None:
+        return DeltaTable.create(
+            path,
+            Schema.from_arrow(layout.schema()),
+            mode="error",
+            configuration={DESCRIPTION: layout.description},
+            commit_properties=mark,
+            raise_if_key_not_exists=False,
+        )
+    if base.metadata().configuration.get(DESCRIPTION) == layout.description:
+        return base
+    replaced = json.dumps(describe_table(path, base), sort_keys=True)
+    changed = {DESCRIPTION: layout.description}
+    if replaced != layout.description:
+        changed[PREVIOUS] = replaced
+    version = base.version()
+    base.alter.set_table_properties(changed, raise_if_not_exists=False, commit_properties=mark)
+    return DeltaTable(path, version=version + 1)
+
+
+def _explained(path: str, error: Exception) -> Exception:
+    if not isinstance(error, CommitFailedError) and "already exist" not in str(error):
+        return error
+    return PipelineError(
+        f"another run has changed the table [{path}] since this one was planned; nothing was published. "
+        "Run again: the parts that are finished are kept."
+    )
 
 
 def _add_action(part: PartFile) -> AddAction:
@@ -202,17 +247,13 @@ def _add_action(part: PartFile) -> AddAction:
     return AddAction(part.path, part.size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
-def require_table(config: RunConfig, *, check_format: bool = True) -> DeltaTable:
+def require_table(config: RunConfig) -> DeltaTable:
     """Open the table of a config.
-
-    Args:
-        config: the run config.
-        check_format: whether to refuse a newer format, which is told by a part file that must be readable.
 
     Raises:
         PipelineError: there is none, or it is not ours.
     """
-    table = open_table(config.table.path, check_format=check_format)
+    table = open_table(config.table.path)
     if table is None:
         raise PipelineError(f"table.path [{config.table.path}] has no table yet; `run` makes it")
     return table

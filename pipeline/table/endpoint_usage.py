@@ -70,12 +70,12 @@ def _named(node: Any) -> set[str]:
 
 
 def _embedded(table_path: str) -> set[str]:
-    """The endpoints of a table's rows, as its part files tell."""
+    """The endpoints of a table's rows, as the table tells."""
     from pipeline.table.delta import describe_table, open_table
 
     try:
         table = open_table(table_path)
     except PipelineError:
         return set()
-    fields = describe_table(table, table_path).get("fields", {}) if table else {}
+    fields = describe_table(table_path, table).get("fields", {}) if table else {}
     return _named(dict(fields))

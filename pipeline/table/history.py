@@ -11,7 +11,7 @@ from deltalake.transaction import CommitProperties
 
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.table.delta import require_table
+from pipeline.table.delta import require_table, update_manifest
 from pipeline.table.log import TableLog, read_log
 from pipeline.table.open_runs import table_lock
 from pipeline.table.parts import list_parts
@@ -25,7 +25,8 @@ class Version:
     Attributes:
         version: its number.
         time: when it was committed, ISO 8601 in UTC.
-        operation: ``run``, ``restore`` or what another program did.
+        operation: ``run``, ``restore``, ``describe`` (a new mapping or model, before its rows) or what another
+            program did.
         run_id: the run that made it.
         restored: for a restore, the version that it went back to.
         added: documents that were new.
@@ -69,9 +70,9 @@ def _version(entry: dict[str, Any], log: TableLog, present: set[str]) -> Version
     documents = made.get("documents") or {}
     parts = log.versions.get(number)
     restored = made.get("restored")
-    operation = (
-        "run" if "run_id" in made else "restore" if restored is not None else str(entry.get("operation"))
-    )
+    operation = str(entry.get("operation"))
+    for mark, ours in (("run_id", "run"), ("restored", "restore"), ("described", "describe")):
+        operation = ours if mark in made else operation
     return Version(
         version=number,
         time=datetime.fromtimestamp(int(entry["timestamp"]) / 1000, UTC).isoformat(timespec="seconds"),
@@ -108,6 +109,7 @@ def restore(config: RunConfig, version: int) -> dict[str, Any]:
             except DeltaError as error:
                 raise PipelineError(f"version {version} of [{path}] could not be restored: {error}") from None
         restored = require_table(config).version()
+        update_manifest(path)
     return {
         "restored": version,
         "table_version": restored,

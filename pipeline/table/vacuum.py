@@ -56,13 +56,15 @@ def vacuum(config: RunConfig, *, older_than_days: float = 7.0, dry_run: bool = F
             if one.why == "killed run":
                 files.delete_folder(files.join(path, one.path))
     gone = {one.path for one in found}
-    restorable = [number for number, parts in log.versions.items() if not parts & gone]
+    restorable = [number for number, parts in log.versions.items() if parts and not parts & gone]
     present = set(list_parts(path)) - gone
     return {
         "dry_run": dry_run,
         "removed": [asdict(one) for one in sorted(found, key=lambda one: (one.why, one.path))],
         "bytes": sum(one.bytes for one in found),
-        "oldest_restorable": min(number for number in restorable if log.versions[number] <= present),
+        "oldest_restorable": min(
+            (number for number in restorable if log.versions[number] <= present), default=max(log.versions)
+        ),
     }
 
 

@@ -4,6 +4,7 @@ Ids, hashes and counts are derived again from the part files, offsets are held a
 embeddings against the model settings that the part states.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +15,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from models.errors import InferenceError
 from models.text import Utf16Text
 from pipeline.config.run_config import RunConfig
-from pipeline.table.delta import require_table
+from pipeline.errors import PipelineError
+from pipeline.table.delta import describe_table, require_table
 from pipeline.table.log import LoggedPart, TableLog, read_log
 from pipeline.table.open_runs import open_runs
 from pipeline.table.parts import list_parts
@@ -27,8 +30,9 @@ from transforms.field_values import joined_values
 from transforms.read.documents import content_hash
 from transforms.records import BYTES_HASH
 from transforms.table.columns import ChunkColumn, dense_values
+from transforms.table.description import DESCRIPTION
 from transforms.table.fingerprint import is_fingerprint
-from transforms.table.parts import description_of, is_made_by
+from transforms.table.parts import is_made_by
 
 BATCH_ROWS = 500
 
@@ -88,10 +92,11 @@ class Verification:
 def verify(config: RunConfig) -> Verification:
     """Check the newest version of a table, and its index where there is one."""
     path = config.table.path
-    table = require_table(config, check_format=False)
+    table = require_table(config)
     log = read_log(path)
     found = Verification(table.version())
-    ids = [_verify_part(path, name, log.parts[name], found) for name in sorted(log.active)]
+    description = _description(path, table)
+    ids = [_verify_part(path, name, log.parts[name], description, found) for name in sorted(log.active)]
     _find_duplicates(pa.chunked_array(ids, pa.string()), found)
     _count_leftovers(path, log, found)
     newest = _newest_fingerprint(config)
@@ -104,7 +109,17 @@ def verify(config: RunConfig) -> Verification:
     return found
 
 
-def _verify_part(path: str, name: str, logged: LoggedPart, found: Verification) -> pa.Array:
+def _description(path: str, table: DeltaTable) -> dict[str, Any]:
+    """What the table says about its rows; the newest word where the rows that would tell cannot be read."""
+    try:
+        return describe_table(path, table)
+    except PipelineError:
+        return dict(json.loads(table.metadata().configuration.get(DESCRIPTION, '{"fields": {}}')))
+
+
+def _verify_part(
+    path: str, name: str, logged: LoggedPart, description: dict[str, Any], found: Verification
+) -> pa.Array:
     """Check one part file; returns its ids."""
     none = pa.array([], pa.string())
     if not files.exists(files.join(path, name)):
@@ -115,14 +130,15 @@ def _verify_part(path: str, name: str, logged: LoggedPart, found: Verification) 
         found.problems.append(Problem("size", name, f"{size} bytes; the log says {logged.size}"))
     try:
         with files.open_read(files.join(path, name)) as handle:
-            return _verify_rows(pq.ParquetFile(handle), name, logged, found)
+            return _verify_rows(pq.ParquetFile(handle), name, logged, description, found)
     except (pa.ArrowException, OSError, orjson.JSONDecodeError, KeyError) as error:
         found.problems.append(Problem("unreadable", name, f"{type(error).__name__}: {error}"))
         return none
 
 
-def _verify_rows(part: pq.ParquetFile, name: str, logged: LoggedPart, found: Verification) -> pa.Array:
-    description = description_of(part.schema_arrow)
+def _verify_rows(
+    part: pq.ParquetFile, name: str, logged: LoggedPart, description: dict[str, Any], found: Verification
+) -> pa.Array:
     ids = [pa.array([], pa.string())]
     for batch in part.iter_batches(batch_size=BATCH_ROWS):
         rows = pa.Table.from_batches([batch])

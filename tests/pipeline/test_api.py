@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+from deltalake import DeltaTable
 from support.index_table import IndexTable
 from support.paths import ROOT
 
@@ -78,8 +79,18 @@ def test_chunks_have_their_text_and_embeddings(table: IndexTable) -> None:
 
 def test_older_versions_can_be_loaded(table: IndexTable) -> None:
     table.put(delete=("d1", "d2"))
-    assert (len(load_table(table.path).documents()), len(load_table(table.path, 0).documents())) == (6, 8)
-    assert load_table(table.path).version == 1
+    assert (len(load_table(table.path).documents()), len(load_table(table.path, 1).documents())) == (6, 8)
+    assert load_table(table.path).version == 2
+
+
+def test_changes_between_versions(table: IndexTable) -> None:
+    table.put({"_id": "d3", "text": "Another text."}, {"_id": "new", "text": "New."}, delete=("d1", "d2"))
+    told = {row["_id"]: row["_change_type"] for row in load_table(table.path).changes(1).to_pylist()}
+    assert told == {"d3": "update", "new": "insert", "d1": "delete", "d2": "delete"}
+    back = {row["_id"]: row["_change_type"] for row in load_table(table.path, 1).changes(2).to_pylist()}
+    assert back == {"d3": "update", "new": "delete", "d1": "insert", "d2": "insert"}
+    DeltaTable(table.path).optimize.compact()
+    assert len(load_table(table.path).changes(2)) == 0, "rows only moved"
 
 
 def test_an_open_index_searches(table: IndexTable, tmp_path: Path) -> None:

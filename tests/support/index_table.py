@@ -61,7 +61,7 @@ class IndexTable:
             )
             added.append(write_part(rows, self.path, f"run{self.runs}"))
         self.runs += 1
-        version = commit(self.path, table, self.layout().schema(), added, removed, {})
+        version = commit(self.path, table, self.layout(), added, removed, {})
         return version
 
     def layout(self) -> TableLayout:
@@ -76,8 +76,11 @@ class IndexTable:
             name: {"type": "semantic_text", "inference_id": id_} for name, id_ in self.endpoints.items()
         }
         fields = {name: self._definition(name) for name in self.endpoints}
+        fingerprint = {name: f"{field['embedding_fingerprint']}." for name, field in fields.items()}
         description = {"format": 1, "mappings": {"properties": properties}, "models": {}, "fields": fields}
-        return TableLayout({**PLAIN, "text": "string"}, columns, "fingerprint", json.dumps(description))
+        return TableLayout(
+            {**PLAIN, "text": "string"}, columns, json.dumps(fingerprint), json.dumps(description)
+        )
 
     def _definition(self, name: str) -> dict[str, Any]:
         model = self.models[name]
@@ -126,4 +129,4 @@ def newest_description(path: str) -> dict[str, Any]:
     """What the newest part of a table says about itself."""
     table = open_table(path)
     assert table is not None
-    return describe_table(table, path)
+    return describe_table(path, table)

@@ -450,8 +450,8 @@ def two_at_once(soak: Soak) -> None:
 def a_step_back(soak: Soak) -> None:
     """Somebody restores an older version and clears away old files."""
     version = table_version(soak)
-    if version:
-        target = soak.chance.randrange(max(0, version - 2), version)
+    if version and version > 1:
+        target = soak.chance.randrange(max(1, version - 2), version)
         outcome = soak.job.night(str(target), command="restore")
         assert outcome.code in (0, 1), outcome
         soak.injected["restore of an older version"] += outcome.code == 0
@@ -479,10 +479,15 @@ TROUBLES = [
 
 
 def table_version(soak: Soak) -> int | None:
-    """Version of the table; None before the first."""
+    """The newest version whose rows are new; None before the first. A new description comes before its rows."""
     from deltalake import DeltaTable
 
-    return soak.job.version() if DeltaTable.is_deltatable(soak.job.table_path) else None
+    if not DeltaTable.is_deltatable(soak.job.table_path):
+        return None
+    history = DeltaTable(soak.job.table_path).history()
+    return next(
+        (one["version"] for one in history if "described" not in str(one.get("semantic_ingest"))), None
+    )
 
 
 @contextmanager

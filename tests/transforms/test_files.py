@@ -17,10 +17,13 @@ import pytest
 from deltalake import DeltaTable
 from support.small_run import SmallRun, document
 
+from pipeline.config.load import load_config
+from pipeline.config.resolve import resolve
 from pipeline.errors import PipelineError
 from pipeline.table.delta import commit, open_table
 from transforms import files
 from transforms.records import PartFile
+from transforms.table.schema import TableLayout
 
 BUCKET = "acme"
 
@@ -107,7 +110,7 @@ def test_a_first_and_an_incremental_run_give_the_same_table_as_on_disk(tmp_path:
             small.write(documents)
             assert small.run() == 0
         assert remote.rows() == local.rows()
-    assert remote.version() == 1
+    assert remote.version() == 2
     assert len(keys(s3, "failures/")) == 1
     report = s3.get_object(Bucket=BUCKET, Key=keys(s3, "failures/")[0])["Body"].read()
     assert [(one["path"], one["line"]) for one in map(json.loads, report.splitlines())] == [
@@ -149,42 +152,40 @@ def test_of_two_commits_on_the_same_version_one_wins(tmp_path: Path, s3: Any) ->
     small = S3Run(tmp_path, s3)
     small.write([document(number) for number in range(4)])
     assert small.run() == 0
-    schema = DeltaTable(small.table_path).schema().to_arrow()
+    layout = resolve(load_config(str(small.config_path), [])).layout
     bases = [open_table(small.table_path) for _ in range(6)]
     told: list[str] = []
 
     def attempt(number: int) -> int | None:
         part = PartFile(f"part-attempt-{number}.parquet", 10, 1, "a", "b", {})
         try:
-            return commit(small.table_path, bases[number], schema, [part], [], {"n": number})
+            return commit(small.table_path, bases[number], layout, [part], [], {"n": number})
         except PipelineError as error:
             told.append(str(error))
             return None
 
     with ThreadPoolExecutor(len(bases)) as pool:
         versions = list(pool.map(attempt, range(len(bases))))
-    assert sorted(versions, key=str) == [1] + [None] * (len(bases) - 1)
+    assert sorted(versions, key=str) == [2] + [None] * (len(bases) - 1)
     assert all("another run has changed the table" in one for one in told)
-    assert small.version() == 1
+    assert small.version() == 2
 
 
 def test_of_two_first_commits_one_wins(tmp_path: Path, s3: Any) -> None:
-    import pyarrow as pa
-
     path = f"s3://{BUCKET}/fresh"
-    schema = pa.schema([pa.field("_id", pa.string())])
+    layout = TableLayout({}, (), "{}", "{}")
 
     def attempt(number: int) -> int | None:
         try:
             return commit(
-                path, None, schema, [PartFile(f"part-{number}.parquet", 10, 1, "a", "b", {})], [], {}
+                path, None, layout, [PartFile(f"part-{number}.parquet", 10, 1, "a", "b", {})], [], {}
             )
         except PipelineError:
             return None
 
     with ThreadPoolExecutor(4) as pool:
         versions = list(pool.map(attempt, range(4)))
-    assert sorted(versions, key=str) == [0, None, None, None]
+    assert sorted(versions, key=str) == [1, None, None, None]
 
 
 def test_a_bucket_that_does_not_exist_is_one_sentence(

@@ -60,7 +60,7 @@ def outputs(name: str) -> str:
 @pytest.mark.slow
 def test_evaluate_index(environment: Path) -> None:
     shown = outputs("evaluate_index.ipynb")
-    assert f"{DOCUMENTS} documents, table version 0" in shown
+    assert f"{DOCUMENTS} documents, table version 1" in shown
     assert shown.count("image/png") == 2
     assert shown.count("image/svg+xml") == 2
     measured = (environment.parent / "chunking.csv").read_text()

@@ -5,13 +5,11 @@ import os
 import subprocess
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from support.nights import NightRun, assert_same_rows, document, ordinary_user, published
 
-from pipeline.table.log import read_log
-from transforms.table.schema import METADATA_KEY
+from transforms.table.description import DESCRIPTION
 
 
 @pytest.fixture
@@ -55,25 +53,22 @@ def test_a_table_of_another_program_is_left_alone(tmp_path, capfd):
 
 
 def test_a_table_of_a_newer_format_is_left_alone(job, capfd):
-    def newer(table):
-        description = json.loads(table.schema.metadata[METADATA_KEY])
-        return table.replace_schema_metadata({METADATA_KEY: json.dumps({**description, "format": 99})})
-
-    for name in read_log(job.table_path).active:
-        path = f"{job.table_path}/{name}"
-        pq.write_table(newer(pq.read_table(path)), path)
+    table = DeltaTable(job.table_path)
+    description = json.loads(table.metadata().configuration[DESCRIPTION])
+    newer = {DESCRIPTION: json.dumps({**description, "format": 99})}
+    table.alter.set_table_properties(newer, raise_if_not_exists=False)
     refuses(job, capfd, "has format 99, written by a newer semantic-ingest")
 
 
 def test_a_table_of_a_newer_delta_lake_is_left_alone(job, capfd):
     protocol = {"minReaderVersion": 99, "minWriterVersion": 99}
-    with open(f"{job.table_path}/_delta_log/{1:020d}.json", "w") as handle:
+    with open(f"{job.table_path}/_delta_log/{2:020d}.json", "w") as handle:
         handle.write(json.dumps({"protocol": protocol}) + "\n")
     refuses(job, capfd, "newer version of Delta Lake")
 
 
 def test_a_damaged_log_is_left_alone(job, capfd):
-    with open(f"{job.table_path}/_delta_log/{1:020d}.json", "w") as handle:
+    with open(f"{job.table_path}/_delta_log/{2:020d}.json", "w") as handle:
         handle.write("{not json")
     refuses(job, capfd, "cannot be read")
 

@@ -37,7 +37,7 @@ def plan_update(
     if old.table["id"] != snapshot.id:
         return "another table", None
     added = [name for name in snapshot.parts if name not in old.parts]
-    if any(identity(snapshot.metadata(name)) != identity(old.metadata) for name in added):
+    if identity(snapshot.description) != identity(old.metadata):
         return "the mapping or an endpoint changed", None
     missing = _missing_files(folder, old)
     if missing:

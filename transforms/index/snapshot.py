@@ -1,17 +1,20 @@
-"""One version of the table as the index sees it: part files, and the empty index that their metadata asks for."""
+"""One version of the table as the index sees it: part files, and the empty index that its description asks for."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from transforms.index.state import FieldState, IndexState, IndexUnusable, UnitState
 from transforms.index.tantivy_schema import DEFAULT_ANALYZER
-from transforms.table.parts import open_part, part_metadata
-from transforms.table.schema import METADATA_KEY
+from transforms.table.description import DESCRIPTION, is_stale, read_description
+from transforms.table.parts import open_part
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 TEXT_TYPES = ("text", "match_only_text")
 
@@ -25,32 +28,21 @@ class Snapshot:
         id: the table's own id, which a table that was made anew does not share.
         version: its version.
         parts: the part files, relative to the table, the newest last.
+        description: mapping, fields and models of its rows.
     """
 
     path: str
     id: str
     version: int
     parts: tuple[str, ...]
-
-    def metadata(self, part: str) -> dict[str, Any]:
-        """What one of the part files says of mapping, fields and models.
-
-        Raises:
-            IndexUnusable: another program wrote it.
-        """
-        metadata = part_metadata(self.path, part)
-        if not metadata:
-            raise IndexUnusable(
-                f"{part} in {self.path} was not written by this program: it has no [{METADATA_KEY.decode()}] metadata"
-            )
-        return metadata
+    description: dict[str, Any]
 
     @classmethod
     def of_table(cls, table_path: str, version: int | None = None) -> "Snapshot":
         """Look at a table.
 
         Raises:
-            IndexUnusable: there is no table, or no such version.
+            IndexUnusable: there is no table, or no such version, or another program wrote it.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
@@ -61,10 +53,25 @@ class Snapshot:
             if version is not None and DeltaTable.is_deltatable(table_path):
                 raise IndexUnusable(f"the table [{table_path}] has no version {version}: {error}") from None
             raise IndexUnusable(f"[{table_path}] has no table yet; `run` makes it ({error})") from None
+        return cls.of_delta(table_path, table)
+
+    @classmethod
+    def of_delta(cls, table_path: str, table: "DeltaTable") -> "Snapshot":
+        """The version at which a Delta table is open.
+
+        Raises:
+            IndexUnusable: another program wrote it.
+        """
         actions = pa.table(table.get_add_actions(flatten=True))
         actions = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")])
         parts = tuple(unquote(path) for path in actions["path"].to_pylist())
-        return cls(table_path, str(table.metadata().id), table.version(), parts)
+        columns = [field.name for field in table.schema().fields]
+        description = read_description(table.metadata().configuration, table_path, columns, parts)
+        if not description:
+            raise IndexUnusable(
+                f"the table [{table_path}] was not written by this program: it has no property [{DESCRIPTION}]"
+            )
+        return cls(table_path, str(table.metadata().id), table.version(), parts, description)
 
 
 def identity(metadata: dict[str, Any]) -> str:
@@ -74,14 +81,13 @@ def identity(metadata: dict[str, Any]) -> str:
 
 
 def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
-    """The state of an index that holds nothing yet; units, fields and filters follow from the parts' metadata."""
-    metadatas = [snapshot.metadata(name) for name in snapshot.parts]
-    metadata: dict[str, Any] = metadatas[-1] if metadatas else {"mappings": {}, "fields": {}, "models": {}}
-    for name, other in zip(snapshot.parts, metadatas, strict=True):
-        if _models(other) != _models(metadata):
+    """The state of an index that holds nothing yet; units, fields and filters follow from the table's description."""
+    metadata = snapshot.description
+    for name in snapshot.parts:
+        if is_stale(snapshot.path, name, metadata):
             raise IndexUnusable(
-                f"the table {snapshot.path} mixes embeddings of different models ({name} against"
-                f" {snapshot.parts[-1]}); a full run with `sync: full` embeds every document anew"
+                f"the table {snapshot.path} mixes embeddings of different models ({name} has others than the table's"
+                " newest); a full run with `sync: full` embeds every document anew"
             )
     table = {"path": snapshot.path, "id": snapshot.id, "version": snapshot.version}
     state = IndexState(f"g{serial:06d}", f"e{serial:06d}", table, metadata)
@@ -105,10 +111,6 @@ def _fingerprints(metadata: dict[str, Any]) -> dict[str, Any]:
         name: (field.get("embedding_fingerprint"), field.get("chunking_settings"), field.get("sources"))
         for name, field in metadata["fields"].items()
     }
-
-
-def _models(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: field.get("embedding_fingerprint") for name, field in metadata["fields"].items()}
 
 
 def _walk(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

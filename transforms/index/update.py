@@ -173,8 +173,7 @@ def _catch_up(
         state.save(folder)
         return state, 0, 0, ""
     state.generation = f"g{_next_serial(folder):06d}"
-    if change.add:
-        state.metadata = snapshot.metadata(change.add[-1].name)
+    state.metadata = snapshot.description
     for name, field in state.fields.items():
         field.definition = state.metadata["fields"][name]
         if field.task_type == "sparse_embedding":

@@ -1,16 +1,13 @@
-"""Part files of the table: how they are named, written, opened and described."""
+"""Part files of the table: how they are named, written and opened."""
 
-import json
 import os
 import uuid
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.records import PartFile
-from transforms.table.schema import METADATA_KEY
 
 ROW_GROUP_ROWS = 500
 
@@ -49,15 +46,3 @@ def open_part(table_path: str, name: str) -> pq.ParquetFile:
     from transforms import files
 
     return pq.ParquetFile(files.open_read(files.join(table_path, name)))
-
-
-def part_metadata(table_path: str, name: str) -> dict[str, Any]:
-    """What a part file says of mapping, endpoints and models; empty where this program did not write it."""
-    with open_part(table_path, name) as part:
-        return description_of(part.schema_arrow)
-
-
-def description_of(schema: pa.Schema) -> dict[str, Any]:
-    """The table's description in a part file's schema; empty where there is none."""
-    description: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    return description

@@ -8,10 +8,6 @@ TABLE_FORMAT = 1
 """Version of the table's layout; a table with a higher one is left alone. Part of every fingerprint."""
 
 
-METADATA_KEY = b"semantic_ingest"
-"""Key of a part file's schema metadata that holds the table's description."""
-
-
 ELEMENTS = {
     "float": pa.list_(pa.float32()),
     "byte": pa.list_(pa.int8()),
@@ -42,7 +38,7 @@ class TableLayout:
         plain: full name of each plain field -> Arrow type of its column.
         semantic: the semantic columns.
         fingerprint: of the rows that this run writes.
-        description: JSON of mapping, endpoints and models; stored in every part file.
+        description: JSON of mapping, endpoints and models; kept as a property of the Delta table.
     """
 
     plain: dict[str, str]
@@ -59,7 +55,7 @@ class TableLayout:
         fixed.append(pa.field("ingested_at", pa.timestamp("us", tz="UTC")))
         plain = [pa.field(name, pa.type_for_alias(alias)) for name, alias in self.plain.items()]
         semantic = [pa.field(column.name, semantic_type(column.element)) for column in self.semantic]
-        return pa.schema([*fixed, *plain, *semantic], metadata={METADATA_KEY: self.description.encode()})
+        return pa.schema([*fixed, *plain, *semantic])
 
 
 def semantic_type(element: str) -> pa.DataType:

@@ -98,13 +98,13 @@ def test_per_query_results_are_a_parquet_file(evaluation: Evaluation, tmp_path: 
 
 
 def test_two_versions_are_compared(index: str, evaluation: Evaluation) -> None:
-    before = compare_version(SearchIndex(index), 0, evaluation, modes=["bm25"])
+    before = compare_version(SearchIndex(index), 1, evaluation, modes=["bm25"])
     compared = evaluation.compared(before)
-    assert compared["table_version"] == 0
+    assert compared["table_version"] == 1
     change = compared["modes"]["bm25"]["ndcg@10"]
     assert change["difference"] > 0.3  # the first version has half of the documents
     assert change["p"] < 0.01
-    assert "bm25: version 1 less 0" in report_html(evaluation, before).replace("<h2>", "")
+    assert "bm25: version 2 less 1" in report_html(evaluation, before).replace("<h2>", "")
 
 
 def test_a_field_alone_can_be_evaluated(index: str) -> None:
@@ -147,8 +147,8 @@ def test_the_command_prints_and_writes(index: str, tmp_path: Path, capsys: Any) 
     assert set(result["modes"]["dense"]) == {"ndcg@10", "recall@100", "mrr@10", "map"}
     assert (tmp_path / "q.parquet").stat().st_size > 1000
     assert "<svg" in (tmp_path / "r.html").read_text()
-    assert main([*argv, "--modes", "bm25", "--compare", "0"]) == 0
-    assert "since version 0" in capsys.readouterr().out
+    assert main([*argv, "--modes", "bm25", "--compare", "1"]) == 0
+    assert "since version 1" in capsys.readouterr().out
     assert main([*argv, "--modes", "best"]) == 1
     assert "unknown mode [best]" in capsys.readouterr().err
 

@@ -34,7 +34,7 @@ def test_the_prometheus_file_is_what_its_own_parser_reads(job):
     found = parsed(path)
     assert found["semantic_ingest_last_run_success", (table,)] == 1
     assert found["semantic_ingest_documents", (("state", "added"), table)] == 12
-    assert found["semantic_ingest_table_version", (table,)] == 0
+    assert found["semantic_ingest_table_version", (table,)] == 1
     assert found["semantic_ingest_tokens", (table,)] == job.summary["tokens"]
     assert found["semantic_ingest_stage_seconds", (("stage", "embed"), table)] > 0
     assert [entry.name for entry in path.parent.iterdir()] == [path.name], "no temporary file is left"

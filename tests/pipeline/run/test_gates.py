@@ -29,7 +29,7 @@ def test_a_good_snapshot_passes(job):
     (gate,) = job.summary["gates"]
     assert gate["measure"] == "ndcg@10"
     assert gate["value"] >= 0.5
-    assert job.version() == 0
+    assert job.version() == 1
 
 
 def test_a_failing_gate_leaves_table_and_index_as_they_were(job, capsys):
@@ -42,7 +42,7 @@ def test_a_failing_gate_leaves_table_and_index_as_they_were(job, capsys):
     assert "ndcg@10 dropped by" in message
     assert "below min [0.5]" in message
     assert job.rows() == before
-    assert job.version() == 0
+    assert job.version() == 1
     assert job.run("edition of document 3", "--mode", "bm25", "--format", "json", command="search") == 0
     assert json.loads(capsys.readouterr().out)["hits"][0]["_id"] == "d3"
     assert not (job.folder / "index.candidate").exists()

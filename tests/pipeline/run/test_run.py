@@ -68,9 +68,9 @@ def test_real_readers_read_the_table(job):
 def test_a_second_run_embeds_nothing_and_commits_nothing(job):
     assert job.run() == 0
     assert job.run() == 0
-    assert job.version() == 0
+    assert job.version() == 1
     assert job.summary["documents"]["unchanged"] == 10
-    assert (job.summary["chunks"], job.summary["table_version"]) == (0, 0)
+    assert (job.summary["chunks"], job.summary["table_version"]) == (0, 1)
 
 
 def test_adds_changes_and_deletes_are_one_commit(job):
@@ -78,7 +78,7 @@ def test_adds_changes_and_deletes_are_one_commit(job):
     before = job.rows()
     job.write([document(0, edition=1), *(document(number) for number in range(2, 11))])
     assert job.run() == 0
-    assert job.version() == 1
+    assert job.version() == 2
     documents = job.summary["documents"]
     assert (documents["added"], documents["changed"], documents["deleted"], documents["unchanged"]) == (
         1,
@@ -137,7 +137,7 @@ def test_a_new_column_changes_the_schema_in_the_same_commit(job):
     assert job.run() == 0
     names = {field.name for field in DeltaTable(job.table_path).schema().fields}
     assert "sparse" not in names
-    assert job.version() == 1
+    assert job.version() == 3
     assert job.summary["embedded"] == 0
 
 
@@ -267,7 +267,7 @@ def test_a_commit_on_top_of_another_runs_commit_is_refused(job, monkeypatch, cap
     monkeypatch.setattr(pipeline.run.job, "publish", publish_after_another)
     assert job.run() == 1
     assert "another run has changed the table" in capsys.readouterr().err
-    assert job.version() == 1
+    assert job.version() == 2
     assert len(job.rows()) == 10
     assert job.run() == 0
     assert job.summary["chunks"] == 0
@@ -295,7 +295,7 @@ def test_plan_says_what_a_run_would_do_and_changes_nothing(job, capsys):
         forecast["documents"]["changed"],
         forecast["documents"]["deleted"],
     ) == (2, 1, 1)
-    assert job.version() == 0
+    assert job.version() == 1
     assert not list((job.folder / "table" / "_runs").iterdir())
     assert job.run() == 0
     for name in ("chunks", "reused", "tokens", "truncated"):
@@ -373,4 +373,4 @@ def test_an_incremental_sync_cannot_change_the_model(job, capsys):
     job.write([document(3, edition=1)])
     assert job.run() == 1
     assert "9 of the table's 10 documents are not in what this run could read" in capsys.readouterr().err
-    assert job.version() == 0
+    assert job.version() == 1

@@ -44,7 +44,7 @@ def test_a_failing_graph_is_one_error_and_publishes_nothing(
     assert "the flink runner failed; nothing was published: RuntimeError: " in error
     # Workers log tracebacks of their own; the command's last word is one sentence.
     assert error.rstrip().splitlines()[-1].startswith("error: the flink runner failed")
-    assert small.version() == 0
+    assert small.version() == 1
 
 
 STARTED: list["subprocess.Popen[str]"] = []

@@ -58,7 +58,7 @@ DAMAGE = {
 def test_verify_finds_damage(job, capsys, kind):
     assert output(job, capsys, command="verify")[1] == {
         "ok": True,
-        "table_version": 0,
+        "table_version": 1,
         "parts": 5,
         "rows": 20,
         "chunks": sum(
@@ -67,7 +67,7 @@ def test_verify_finds_damage(job, capsys, kind):
         "other_fingerprints": 0,
         "orphans": 0,
         "open_runs": 0,
-        "index_version": 0,
+        "index_version": 1,
         "problems": [],
     }
     name = rewrite(job, DAMAGE[kind])

@@ -60,7 +60,7 @@ def test_builds_then_has_nothing_to_do(table: IndexTable, index: str) -> None:
     first = update_index(table.path, index)
     again = update_index(table.path, index)
     assert (first.table_version, first.documents, first.added, first.rebuilt) == (
-        0,
+        1,
         30,
         30,
         "no usable index",
@@ -123,9 +123,9 @@ def test_an_older_version_can_be_shown_again(table: IndexTable, index: str) -> N
     table.put(document(3, "zebra"), delete=("d1", "d2"))
     update_index(table.path, index)
     assert shown(index) != before
-    DeltaTable(table.path).restore(0)
+    DeltaTable(table.path).restore(1)
     report = update_index(table.path, index)
-    assert report.table_version == 2
+    assert report.table_version == 3
     assert shown(index) == before
 
 
@@ -288,7 +288,7 @@ def test_verify_finds_nothing_wrong_and_says_what_is(table: IndexTable, index: s
         "other embeddings in [text_dense] than in the table"
     ]
     table.put(document(3, "zebra"))
-    assert "the index shows version 0, the table is at 1" in verify_index(table.path, index)
+    assert "the index shows version 1, the table is at 2" in verify_index(table.path, index)
     update_index(table.path, index, rebuild=True)
     assert verify_index(table.path, index) == []
 

@@ -14,7 +14,7 @@ from models.embeddings import DenseEmbeddings, SparseEmbeddings
 from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location
 from transforms.table.parts import write_part
 from transforms.table.rewrite import PartRewrite, RewritePart, align, drop_stale_embeddings
-from transforms.table.schema import METADATA_KEY, SemanticColumn, TableLayout, semantic_type
+from transforms.table.schema import SemanticColumn, TableLayout, semantic_type
 from transforms.table.write import build_table
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_a_part_is_compressed_described_and_alone_in_its_folder(tmp_path):
     assert part.size == (tmp_path / part.path).stat().st_size
     metadata = pq.read_metadata(tmp_path / part.path)
     assert metadata.row_group(0).column(0).compression == "ZSTD"
-    assert pq.read_schema(tmp_path / part.path).metadata[METADATA_KEY] == b'{"format":1}'
+    assert b"semantic_ingest" not in (pq.read_schema(tmp_path / part.path).metadata or {})
 
 
 def test_a_rewrite_keeps_the_other_rows_as_they_are(tmp_path):
