@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLINK_JAR := build/jars/flink-job-server.jar
 FLINK_HOME := build/flink/pyflink
+SERVERS := build/servers
 MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 
 # Tests that need more than Python run where it is there: Flink's need Java and Maven, the browser's need chromium, those
@@ -18,7 +19,7 @@ HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpu
 LEFT_OUT := $(if $(HAS_MAVEN),,and not flink) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test test-long quick lint bench soak cluster flink-jar prism clean
+.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
@@ -83,6 +84,27 @@ prism: build/bin/prism
 
 build/bin/prism:
 	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+# Search servers for tests: Elasticsearch, OpenSearch, and PostgreSQL with pgvector. Needs Java, Maven and npm.
+servers: $(SERVERS)/elasticsearch-9.5.3 $(SERVERS)/elasticsearch-8.19.21 $(SERVERS)/opensearch-2.19.1 $(SERVERS)/pglite
+
+$(SERVERS)/elasticsearch-%:
+	mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy -DoutputDirectory=$@-zip \
+	  -Dartifact=org.elasticsearch.distribution.integ-test-zip:elasticsearch:$*:zip
+	$(PYTHON) -m zipfile -e $@-zip/*.zip $@-zip && chmod +x $@-zip/*/bin/*
+	mv $@-zip/elasticsearch-$* $@ && rm -r $@-zip
+
+$(SERVERS)/opensearch-%: tests/support/servers/opensearch/pom.xml tests/support/servers/opensearch/assemble.py
+	mvn --batch-mode --quiet -f $< $(MAVEN_DEPENDENCY):copy-dependencies -DoutputDirectory=$(CURDIR)/$@-libraries
+	for plugin in opensearch-knn neural-search; do mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy \
+	  -DoutputDirectory=$@-libraries -Dartifact=org.opensearch.plugin:$$plugin:$*.0:zip || exit 1; done
+	$(PYTHON) tests/support/servers/opensearch/assemble.py $@-libraries $@
+	rm -r $@-libraries
+
+$(SERVERS)/pglite: tests/support/servers/pglite/package.json tests/support/servers/pglite/server.js
+	mkdir -p $@ && cp $^ $@
+	cd $@ && npm install --silent --no-audit --no-fund
+	touch $@
 
 # The Flink distribution's jars, in the version of the job server.
 $(FLINK_HOME): | $(BIN)/uv

@@ -1,0 +1,244 @@
+"""The one stream of chunks that everything which leaves the table is made of."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from models.embeddings import DenseEmbeddings
+from models.text import Utf16Text
+from pipeline.errors import PipelineError, did_you_mean
+from pipeline.exchange.rows import TableRows
+from transforms.field_values import joined_values
+from transforms.index.state import Ints
+from transforms.table.columns import ChunkColumn, from_arrow
+
+
+def chunk_texts(column: ChunkColumn, sources: Sequence[Mapping[str, Any]]) -> tuple[list[str], Ints, Ints]:
+    """The text of each chunk, and its offsets in code points.
+
+    Args:
+        column: a semantic column.
+        sources: ``_source`` of each row.
+    """
+    texts: list[str] = []
+    count = int(column.lengths.sum())
+    starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
+    whole: dict[tuple[int, str], Utf16Text] = {}
+    for at, (row, (name, start, end)) in enumerate(zip(column.rows.tolist(), column.places(), strict=True)):
+        text = whole.get((row, name))
+        if text is None:
+            text = whole[row, name] = Utf16Text(joined_values(sources[row], name))
+        first, last = text.position(start), text.position(end)
+        starts[at], ends[at] = first, last
+        texts.append(text.text[first:last])
+    return texts, starts, ends
+
+
+class Vocabulary:
+    """Numbers for tokens, for engines whose sparse vectors have no names. A token keeps its number for ever.
+
+    Attributes:
+        tokens: the tokens, by number.
+    """
+
+    def __init__(self, tokens: Sequence[str] = ()) -> None:
+        self.tokens = list(tokens)
+        self._numbers = {token: number for number, token in enumerate(self.tokens)}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def numbers(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
+        """The numbers of some tokens; a new token gets the next one."""
+        numbers = self._numbers
+        for token in tokens:
+            if token not in numbers:
+                numbers[token] = len(numbers)
+                self.tokens.append(token)
+        return np.fromiter(map(numbers.__getitem__, tokens), np.int32, len(tokens))
+
+
+def chunk_id(document_id: str, field: str, position: int) -> str:
+    """The id of a chunk: always the same for the same place, and a UUID, since some engines take nothing else."""
+    place = f"{document_id}\0{field}\0{position}".encode("utf-8", "surrogatepass")
+    digits = hashlib.blake2b(place, digest_size=16).hexdigest()
+    # Version 8 of RFC 9562: made by a rule of our own.
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-b{digits[17:20]}-{digits[20:]}"
+
+
+@dataclass(frozen=True)
+class ChunkSchema:
+    """What a row of the chunk stream holds.
+
+    Attributes:
+        fields: the semantic fields -> ``float``, ``byte`` or ``sparse``.
+        size: numbers in each embedding; None where no field is dense.
+        similarity: how dense embeddings are compared; None where no field is dense.
+        plain: plain columns of the table -> their type.
+    """
+
+    fields: Mapping[str, str]
+    size: int | None
+    similarity: str | None
+    plain: Mapping[str, pa.DataType]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether there are tokens and weights."""
+        return "sparse" in self.fields.values()
+
+    def to_arrow(self) -> pa.Schema:
+        """The Arrow schema."""
+        names = ("chunk_id", "_id", "field", "source_field")
+        columns: list[tuple[str, pa.DataType]] = [(name, pa.string()) for name in names]
+        offsets = ("start_offset", "end_offset", "start_code_point", "end_code_point")
+        columns += [(name, pa.int32()) for name in offsets]
+        columns.append(("text", pa.string()))
+        if self.size is not None:
+            element = pa.int8() if "byte" in self.fields.values() else pa.float32()
+            columns.append(("embedding", pa.list_(element, self.size)))
+        if self.is_sparse:
+            columns += [("token_ids", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
+        return pa.schema([*columns, *self.plain.items()])
+
+
+def chunk_schema(rows: TableRows, fields: Sequence[str] = (), columns: Sequence[str] = ()) -> ChunkSchema:
+    """What the stream of some semantic fields holds.
+
+    Args:
+        rows: the rows.
+        fields: the semantic fields; none for all.
+        columns: plain columns that every chunk repeats.
+
+    Raises:
+        PipelineError: a name is unknown, or dense fields do not fit one column.
+    """
+    for name in fields:
+        if name not in rows.fields:
+            raise PipelineError(
+                f"the table has no semantic field [{name}]{did_you_mean(name, rows.fields)}; it has "
+                f"{', '.join(rows.fields) or 'none'}"
+            )
+    wanted = list(fields) or list(rows.fields)
+    dense: dict[str, tuple[str, int, str]] = {}
+    kinds = {}
+    for name in wanted:
+        settings = rows.fields[name]["model_settings"]
+        if settings["task_type"] == "sparse_embedding":
+            kinds[name] = "sparse"
+            continue
+        dense[name] = _dense(settings)
+        kinds[name] = dense[name][0]
+    if len(set(dense.values())) > 1:
+        told = ", ".join(f"{name} ({size} x {kind}, {like})" for name, (kind, size, like) in dense.items())
+        raise PipelineError(f"the dense fields do not fit one column: {told}; choose one with --field")
+    _, size, similarity = next(iter(dense.values()), (None, None, None))
+    return ChunkSchema(kinds, size, similarity, _plain_types(rows, columns))
+
+
+def _dense(settings: Mapping[str, Any]) -> tuple[str, int, str]:
+    element = settings.get("element_type") or "float"
+    size = int(settings["dimensions"])
+    similarity = str(settings.get("similarity") or "cosine")
+    return (
+        ("float", size, similarity)
+        if element == "float"
+        else ("byte", size // 8 if element == "bit" else size, similarity)
+    )
+
+
+def _plain_types(rows: TableRows, columns: Sequence[str]) -> dict[str, pa.DataType]:
+    if not columns or not rows.snapshot.parts:
+        return {}
+    from transforms.table.parts import open_part
+
+    schema = open_part(rows.snapshot.path, rows.snapshot.parts[-1]).schema_arrow
+    known = [name for name in schema.names if name not in (*rows.fields, "_id", "_source")]
+    for name in columns:
+        if name not in known:
+            raise PipelineError(
+                f"the table has no column [{name}]{did_you_mean(name, known)}; it has {', '.join(known)}"
+            )
+    return {name: schema.field(name).type for name in columns}
+
+
+def iter_chunks(rows: TableRows, schema: ChunkSchema, vocabulary: Vocabulary) -> Iterator[pa.RecordBatch]:
+    """Yield one row a chunk, in a fixed order; memory stays that of one row group of the table.
+
+    Args:
+        rows: the rows of the table.
+        schema: what is wanted of them.
+        vocabulary: numbers of tokens; tokens that it lacks are added.
+    """
+    for part in rows.parts():
+        yield from part_chunks(rows, part, schema, vocabulary)
+
+
+def part_chunks(
+    rows: TableRows, part: str, schema: ChunkSchema, vocabulary: Vocabulary
+) -> Iterator[pa.RecordBatch]:
+    """The chunks of one part file; see `iter_chunks`."""
+    for table in rows.read(part, ["_id", "_source", *schema.plain, *schema.fields]):
+        sources = [orjson.loads(source) for source in table["_source"].to_pylist()]
+        for field in schema.fields:
+            if field in table.column_names:
+                batch = _batch(table, sources, field, schema, vocabulary)
+                if batch.num_rows:
+                    yield batch
+
+
+def _batch(
+    table: pa.Table,
+    sources: Sequence[Mapping[str, Any]],
+    field: str,
+    schema: ChunkSchema,
+    vocabulary: Vocabulary,
+) -> pa.RecordBatch:
+    column = ChunkColumn.of(table[field])
+    ids, rows = table["_id"].to_pylist(), column.rows
+    texts, first, last = chunk_texts(column, sources)
+    places = zip(rows.tolist(), column.positions.tolist(), strict=True)
+    arrow = schema.to_arrow()
+    parents = pa.array(rows)
+    repeated = ["_id", *(name for name in schema.plain if name in table.column_names)]
+    columns: dict[str, Any] = {
+        "chunk_id": [chunk_id(ids[row], field, position) for row, position in places],
+        "field": [field] * len(texts),
+        **{name: column.field(name) for name in ("source_field", "start_offset", "end_offset")},
+        "start_code_point": first,
+        "end_code_point": last,
+        "text": texts,
+        **_embedding_columns(column, schema.fields[field], arrow, vocabulary),
+        **{name: table[name].combine_chunks().take(parents) for name in repeated},
+    }
+    arrays = [_array(columns.get(one.name), one.type, len(texts)) for one in arrow]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow)
+
+
+def _array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
+    if values is None:
+        return pa.nulls(length, type_)
+    return values if isinstance(values, pa.Array) and values.type == type_ else pa.array(values, type_)
+
+
+def _embedding_columns(
+    column: ChunkColumn, kind: str, schema: pa.Schema, vocabulary: Vocabulary
+) -> dict[str, pa.Array]:
+    if not len(column.chunks):
+        return {}
+    embeddings = from_arrow(column.chunks)
+    if isinstance(embeddings, DenseEmbeddings):
+        values = pa.array(embeddings.values.reshape(-1))
+        return {"embedding": pa.FixedSizeListArray.from_arrays(values, type=schema.field("embedding").type)}
+    starts = pa.array(embeddings.indptr.astype(np.int32))
+    numbers = vocabulary.numbers(embeddings.vocabulary)[embeddings.token_ids]
+    return {
+        "token_ids": pa.ListArray.from_arrays(starts, pa.array(numbers)),
+        "weights": pa.ListArray.from_arrays(starts, pa.array(embeddings.weights)),
+    }
