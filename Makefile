@@ -16,16 +16,16 @@ MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 HAS_MAVEN := $(shell command -v java >/dev/null && command -v mvn)
 HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser)
 HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpuinfo | head -1)
-LEFT_OUT := $(if $(HAS_MAVEN),,and not flink) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
+LEFT_OUT := $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers clean
+.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
 	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint $(if $(HAS_MAVEN),flink-jar)
+test: $(VENV)/installed-dev lint $(if $(HAS_MAVEN),flink-jar tika)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
 	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
@@ -35,7 +35,7 @@ test-long: $(VENV)/installed-dev $(if $(HAS_MAVEN),flink-jar)
 	$(PYTEST) -m "long and not cluster $(LEFT_OUT)"
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not cluster $(LEFT_OUT)" -x
+	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not tika and not cluster $(LEFT_OUT)" -x
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -79,6 +79,16 @@ $(FLINK_JAR): deploy/flink-job-server/pom.xml
 	  -Dartifact=org.apache.beam:beam-runners-flink-1.19-job-server:2.77.0 >$(@D)/download.log 2>&1 \
 	  && mv $(@D)/beam-runners-flink-1.19-job-server.jar $@ \
 	  || (echo "No ready-made job server to be had: building it" && mvn --batch-mode --quiet -f $< package && cp build/flink-job-server/flink-job-server.jar $@)
+
+# Documents of every format, the test files of Apache Tika (Apache-2.0).
+tika: build/tika/done
+
+build/tika/done:
+	mkdir -p $(@D)
+	for name in microsoft pdf miscoffice html mail text; do \
+	  mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy -Dmdep.stripVersion=true -Dmdep.stripClassifier=false \
+	    -DoutputDirectory=$(@D) -Dartifact=org.apache.tika:tika-parser-$$name-module:3.2.3:jar:tests || exit 1; done
+	touch $@
 
 prism: build/bin/prism
 

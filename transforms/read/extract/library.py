@@ -1,30 +1,33 @@
 """The extraction library, xberg: a document's bytes in, Markdown and metadata out. Runs in child processes only.
 
-What it does not do well is done here: bytes that are not UTF-8, the head of an HTML page, the headers of a mail. Text
+What it does not do well is done here: bytes that are not UTF-8, the head of an HTML page, mails and slides. Text
 and Markdown pass through unchanged.
 """
 
 import asyncio
-import email.policy
 import re
 import uuid
-from contextlib import suppress
-from email.parser import BytesHeaderParser
-from email.utils import parsedate_to_datetime
 from functools import cache
 from html.parser import HTMLParser
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from transforms.read.extract.content_types import TYPES, ContentType
+from transforms.read.extract.mail import mail_fields
+from transforms.read.extract.slides import slides
 
 LIBRARY = "xberg"
+
+MAX_DEPTH = 3
+"""Mails attached to mails attached to mails, and no deeper."""
 
 _TEXTUAL = ("html", "markdown", "rst", "asciidoc", "csv", "tsv", "text", "notebook")
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?)?)?$")
 _NO_VALUE = ("", "(anonymous)", "(unspecified)", "untitled")
 _BULLET = re.compile("\\s*[\x7f\u2022\u25aa\u25e6\u2023\uf0b7]\\s+")
-_SLIDE = re.compile(r"(?:^|\n)-{3,}\n+## [^\n]*\n")
+_INLINE = re.compile(r"!\[([^\]\n]*)\]\(<?data:[^)\s]*>?\)")
+"""An image that is written out in the text itself."""
+
 _UNBOUNDED = 10**8
 
 
@@ -40,13 +43,14 @@ def library_version() -> str:
         return LIBRARY
 
 
-def extract(content: bytes, type_name: str, ocr: str | None = None) -> dict[str, Any]:
+def extract(content: bytes, type_name: str, ocr: str | None = None, *, depth: int = 0) -> dict[str, Any]:
     """Extract one document.
 
     Args:
         content: its bytes.
         type_name: its type, a key of ``content_types.TYPES``.
         ocr: language of scanned pages and images; None reads no images.
+        depth: mails that it is attached to.
 
     Returns:
         ``text``, and as far as it is known ``title``, ``author``, ``created``, ``modified``, ``language``, ``pages``
@@ -64,16 +68,28 @@ def extract(content: bytes, type_name: str, ocr: str | None = None) -> dict[str,
         content = decode(content, type_name).encode("utf-8", "replace")
     if type_name in ("text", "markdown"):
         found: dict[str, Any] = {"text": content.decode("utf-8")}
+    elif type_name == "email":
+        found = _mail(content, ocr, depth)
     else:
         found = _by_library(content, type_, ocr)
     if type_name == "html":
         found |= _head_of_page(content.decode("utf-8"))
-    elif type_name == "email":
-        found |= _mail_headers(content)
+    found["text"] = _INLINE.sub(r"\1", found["text"])
     if not found["text"].strip():
         scanned = "; its pages are images: set source.extract.ocr" if type_name == "pdf" and not ocr else ""
         raise UnreadableError(f"the document has no text{scanned}")
     return found
+
+
+def _mail(content: bytes, ocr: str | None, depth: int) -> dict[str, Any]:
+    """A mail and what is attached to it, mails that are attached to it included, three deep."""
+
+    def attached(inner: bytes, type_name: str) -> dict[str, Any]:
+        if depth >= MAX_DEPTH:
+            raise UnreadableError(f"mails are attached to each other more than {MAX_DEPTH} deep")
+        return extract(inner, type_name, ocr, depth=depth + 1)
+
+    return mail_fields(content, attached, UnreadableError)
 
 
 def decode(content: bytes, type_name: str) -> str:
@@ -132,21 +148,16 @@ def _by_library(content: bytes, type_: ContentType, ocr: str | None) -> dict[str
     found = _metadata(document)
     if not type_.paged:
         return found | {"text": document.content}
-    text, offsets = split_pages(_marked(document, type_.name, marker), marker)
+    text, offsets = split_pages(_marked(document, content, type_.name, marker), marker)
     return found | {"text": text} | ({"pages": len(offsets), "page_offsets": offsets} if offsets else {})
 
 
-def _marked(document: Any, type_name: str, marker: str) -> str:
+def _marked(document: Any, content: bytes, type_name: str, marker: str) -> str:
     """The text with a marker before each page; only for PDF does the library set them all."""
     if type_name == "pdf":
         # Bullets are characters of symbol fonts; here they begin the items of a list again.
         return _BULLET.sub("\n- ", document.content)
-    if type_name == "odp":
-        # The library heads a slide with the name of its page; the slide's own title is its first paragraph.
-        slides = _SLIDE.split(document.content)[1:]
-        pages = [re.sub(r"\A\s*(\S[^\n]{0,200})\n", r"## \1\n", slide) for slide in slides]
-    else:
-        pages = [page.content for page in document.pages or []]
+    pages = slides(content) if type_name == "odp" else [page.content for page in document.pages or []]
     if not pages:
         return str(document.content)
     return "".join(f"\n\n{marker}{number}\n\n{page}" for number, page in enumerate(pages, 1))
@@ -249,26 +260,6 @@ def _reason(message: str) -> str:
     if re.search(r"encrypt|password", message, re.IGNORECASE):
         return f"the document is encrypted: {message.partition(';')[0]}"
     return f"the document cannot be read: {message}"[:500]
-
-
-def _mail_headers(content: bytes) -> dict[str, Any]:
-    """Title, author and date of a mail."""
-    headers = BytesHeaderParser(policy=email.policy.compat32).parsebytes(content[: 1 << 20])
-    found = {"title": _header(headers["Subject"]), "author": _header(headers["From"])}
-    with suppress(TypeError, ValueError, IndexError, OverflowError):
-        found["created"] = parsedate_to_datetime(str(headers["Date"])).isoformat()
-    return {name: value for name, value in found.items() if value}
-
-
-def _header(value: Any) -> str | None:
-    from email.header import decode_header, make_header
-
-    if value is None:
-        return None
-    try:
-        return _known(str(make_header(decode_header(str(value)))))
-    except (LookupError, ValueError, UnicodeError):
-        return _known(str(value))
 
 
 _META = {
