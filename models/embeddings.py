@@ -1,6 +1,6 @@
 """What a model gives back: one array-backed value for a batch of texts, and the interface of a loaded model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 InputType = Literal["ingest", "search", "classification", "clustering"]
+
+OnBatch = Callable[[int, int], None]
+"""Told of each batch as soon as it is embedded: its number of texts, and of tokens that the model saw (0 if unknown);
+called from any thread."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -137,12 +141,15 @@ class Embedder(Protocol):
 
     device: str = "cpu"
 
-    def embed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
+    ) -> Embeddings:
         """Embed `texts` in order.
 
         Args:
             texts: any number of texts; batching is the embedder's own affair.
             input_type: picks the prefix, adapter or task of the model.
+            on_batch: told of every batch that is done, for whoever shows progress.
 
         Raises:
             InferenceError: the request failed; the caller may try fewer texts to find the one to blame.

@@ -1,11 +1,12 @@
 """The command line: ``python -m pipeline COMMAND``. Each command is one function in a module of `pipeline.commands`.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 error, 2 bad config, 3 a gate failed,
-4 more failures than allowed.
+4 more failures than allowed, 130 and 143 stopped.
 """
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 from pipeline.commands.app import app
 
@@ -14,21 +15,11 @@ MODULES = (
     *("run", "plan", "check", "chunk", "search", "evaluate", "index", "explore", "infer"),
     *("table", "endpoints"),
 )
+STOPPED = (130, 143)
+"""Exit codes of what was stopped by Ctrl-C and by SIGTERM."""
+
 for module in MODULES:
     import_module(f"pipeline.commands.{module}")
-
-
-def _stop_on_sigterm() -> None:
-    """Let SIGTERM (systemd, Kubernetes, `kill`) end a command the way Ctrl-C does, with exit code 143."""
-    import signal
-    import threading
-    from types import FrameType
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +32,6 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.logs import configure_logging
 
     configure_logging()
-    _stop_on_sigterm()
     try:
         app(args=argv, prog_name="python -m pipeline", standalone_mode=True)
     except SystemExit as stop:
@@ -64,5 +54,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def command() -> NoReturn:
+    """Run the command line as the process that it is; one that is stopped does not wait for its threads."""
+    from pipeline.stop import answer_signals, end
+
+    answer_signals()
+    code = main()
+    if code in STOPPED:
+        end(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

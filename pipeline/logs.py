@@ -17,7 +17,7 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
 
     Called before Beam is imported: Beam warns of cloud packages that nobody asked for while it is being imported.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(
         _JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s")
     )
@@ -27,6 +27,23 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
     if threading.excepthook is not _thread_failed:
         _previous_hooks.append(threading.excepthook)
         threading.excepthook = _thread_failed
+
+
+def logs_json() -> bool:
+    """Whether the log is JSON, so that a program reads stderr and not a person."""
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what `sys.stderr` is at the time: while a progress bar is shown, that puts lines above it."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        """Nothing is kept."""
 
 
 _previous_hooks: list[Callable[[threading.ExceptHookArgs], Any]] = []
@@ -73,6 +90,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        entry |= getattr(record, "fields", {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, Embedder, InputType
+from models.embeddings import DenseEmbeddings, Embedder, InputType, OnBatch
 from models.errors import InferenceError
 from models.local.batching import TokenBatch
 from models.local.engine import Engine
@@ -59,7 +59,9 @@ class DenseEmbedder(Embedder):
         self._model_for = model_for
         self._engine: Engine[npt.NDArray[np.float32]] = Engine(tokens, workers, device, token_budget)
 
-    def embed(self, texts: Sequence[str], input_type: InputType) -> DenseEmbeddings:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
+    ) -> DenseEmbeddings:
         """Embed `texts` in order; see `models.embeddings.Embedder`."""
         prefix = self._prefixes.get(input_type, "")
         model = self._model_for(input_type)
@@ -74,7 +76,7 @@ class DenseEmbedder(Embedder):
         values: npt.NDArray[np.float32] | None = None
         is_truncated = np.zeros(len(texts), np.bool_)
         tokens = np.zeros(len(texts), np.int32)
-        for rows, tokenized, parts in self._engine.run(texts, compute, prefix):
+        for rows, tokenized, parts in self._engine.run(texts, compute, prefix, on_batch):
             tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
             for batch_rows, pooled in parts:
                 if values is None:  # the model's width is known with its first batch

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from models.embeddings import OnBatch
 from models.errors import InferenceError
 from models.local.batching import TokenBatch, TokenizedTexts, gather, plan_batches
 from models.local.tokens import Tokens
@@ -44,7 +45,11 @@ class Engine(Generic[Output]):
         self.token_budget = token_budget
 
     def run(
-        self, texts: Sequence[str], compute: Callable[[TokenBatch], Output], prefix: str = ""
+        self,
+        texts: Sequence[str],
+        compute: Callable[[TokenBatch], Output],
+        prefix: str = "",
+        on_batch: OnBatch | None = None,
     ) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
         """Embed `texts`.
 
@@ -52,6 +57,7 @@ class Engine(Generic[Output]):
             texts: what to embed.
             compute: the model: one batch in, embeddings in the order of its texts out.
             prefix: put before each text.
+            on_batch: told of every batch that is computed.
 
         Yields:
             For each slice of the texts: which texts, their tokens, and for each batch of the slice its rows in the
@@ -65,7 +71,7 @@ class Engine(Generic[Output]):
                 batches = plan_batches(tokenized.lengths, self.token_budget)
                 starts = tokenized.starts()
                 futures = [
-                    self._workers.submit(self._run_batch, compute, tokenized, starts, batch)
+                    self._workers.submit(self._run_batch, compute, tokenized, starts, batch, on_batch)
                     for batch in batches
                 ]
                 pending.append((rows, tokenized, futures))
@@ -82,11 +88,12 @@ class Engine(Generic[Output]):
         tokenized: TokenizedTexts,
         starts: npt.NDArray[np.int64],
         rows: Rows,
+        on_batch: OnBatch | None,
     ) -> list[tuple[Rows, Output]]:
         """Compute one batch; one that does not fit into memory is halved until it does."""
         lengths = tokenized.lengths[rows].astype(np.int64)
         try:
-            return [(rows, compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths)))]
+            computed = compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths))
         except MemoryError as error:
             if len(rows) == 1:
                 raise InferenceError(
@@ -95,9 +102,13 @@ class Engine(Generic[Output]):
                     status=507,
                 ) from error
             self._shrink(int(lengths.sum()))
+        else:
+            if on_batch is not None:
+                on_batch(len(rows), int(lengths.sum()))
+            return [(rows, computed)]
         middle = (len(rows) + 1) // 2
-        first = self._run_batch(compute, tokenized, starts, rows[:middle])
-        return first + self._run_batch(compute, tokenized, starts, rows[middle:])
+        first = self._run_batch(compute, tokenized, starts, rows[:middle], on_batch)
+        return first + self._run_batch(compute, tokenized, starts, rows[middle:], on_batch)
 
     def _shrink(self, failed: int) -> None:
         smaller = max(1, failed // 2)

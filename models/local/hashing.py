@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, SparseEmbeddings
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, OnBatch, SparseEmbeddings
 from models.endpoints.endpoint import Endpoint
 from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
 from models.local.vectors import encode_elements, normalize
@@ -51,11 +51,15 @@ class HashingEmbedder(Embedder):
         self._dimensions = dimensions
         self._element_type = element_type
 
-    def embed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
+    ) -> Embeddings:
         """Embed `texts`; all input types are alike."""
         rows, words, counts, lengths = _count_words(texts)
         weights = _saturate(counts, lengths[rows]) * np.where(words & _FUNCTION_BIT, 0.05, 1.0)
         truncated = np.zeros(len(texts), np.bool_)
+        if on_batch is not None:
+            on_batch(len(texts), int(lengths.sum()))
         if self._dimensions is None:
             indptr, token_ids, kept = _sparse_rows(rows, words, weights, len(texts))
             return SparseEmbeddings(indptr, token_ids, kept, bucket_names(), truncated, lengths)

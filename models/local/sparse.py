@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import Embedder, InputType, SparseEmbeddings
+from models.embeddings import Embedder, InputType, OnBatch, SparseEmbeddings
 from models.errors import ModelLoadError
 from models.local.batching import TokenBatch
 from models.local.engine import Engine
@@ -91,7 +91,9 @@ class SparseEmbedder(Embedder):
         self._compute = compute
         self._engine: Engine[SparseRows] = Engine(tokens, workers, device, token_budget)
 
-    def embed(self, texts: Sequence[str], input_type: InputType) -> SparseEmbeddings:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
+    ) -> SparseEmbeddings:
         """Embed `texts` in order; see `models.embeddings.Embedder`."""
         if input_type == "search" and self._idf is not None:
             return self._weigh_queries(texts, self._idf)
@@ -99,7 +101,7 @@ class SparseEmbedder(Embedder):
         tokens = np.zeros(len(texts), np.int32)
         order: list[npt.NDArray[np.intp]] = [np.zeros(0, np.intp)]
         found = [SparseRows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))]
-        for rows, tokenized, parts in self._engine.run(texts, self._compute):
+        for rows, tokenized, parts in self._engine.run(texts, self._compute, on_batch=on_batch):
             tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
             order += [rows[batch_rows] for batch_rows, _ in parts]
             found += [batch for _, batch in parts]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, SparseEmbeddings
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, OnBatch, SparseEmbeddings
 from models.errors import InferenceError
 from models.remote.http import TooLargeError
 from models.remote.protocol import Call, RemoteProtocol, Vectors
@@ -73,13 +73,20 @@ class RemoteEmbedder(Embedder):
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"embed-{name}")
         self._vocabulary = Vocabulary()
 
-    def embed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
+    ) -> Embeddings:
         """See `models.embeddings.Embedder`."""
         cut = [cut_to_tokens(text, self._limits.max_input_tokens) for text in texts]
         kept = [text for text, _ in cut]
-        parts = list(
-            self._pool.map(lambda batch: self._embed_batch(kept[batch], input_type), self._batches(kept))
-        )
+
+        def embed_batch(batch: slice) -> tuple[list[Any], list[bool]]:
+            embedded = self._embed_batch(kept[batch], input_type)
+            if on_batch is not None:
+                on_batch(len(embedded[1]), 0)
+            return embedded
+
+        parts = list(self._pool.map(embed_batch, self._batches(kept)))
         vectors = [vector for part, _ in parts for vector in part]
         shortened = [flag for _, flags in parts for flag in flags]
         truncated = np.array([was_cut for _, was_cut in cut], np.bool_) | np.array(shortened, np.bool_)

@@ -97,11 +97,14 @@ class TableConfig(Section):
         path: folder or object-store URL of the Delta Lake table.
         part_rows: largest number of documents in one part file.
         part_bytes: a part file is closed when its rows take about this much memory.
+        part_seconds: a part file is written before its first document is this old; a run that is stopped or killed
+            loses no more.
     """
 
     path: str
     part_rows: PositiveInt = 2_000
     part_bytes: PositiveInt = 64 * 1024 * 1024
+    part_seconds: PositiveFloat = 30.0
 
 
 class IndexConfig(Section):

@@ -1,18 +1,24 @@
 """Follow a run: its summary grows as things become known, and is kept beside the table however the run ends."""
 
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config.resolve import ResolvedConfig
-from pipeline.logs import log
+from pipeline.logs import log, logs_json
 from pipeline.report.record import keep_record, package_versions
 from pipeline.report.stages import Stages
 from pipeline.report.summary import RunSummary
+from pipeline.stop import Work
 from pipeline.table.open_runs import RunContext
+from transforms.handover.progress import read_progress
+
+if TYPE_CHECKING:
+    from pipeline.report.throughput import Counts
 
 
 class RunReport:
@@ -26,7 +32,10 @@ class RunReport:
         self.summary = RunSummary()
         self._resolved = resolved
         self._begun = time.time()
-        self._stages = Stages(quiet=quiet or not sys.stderr.isatty())
+        is_read_live = sys.stderr.isatty() and not logs_json()
+        self._stages = Stages(None if quiet else "bar" if is_read_live else "lines")
+        self._ending = threading.Lock()
+        self._is_kept = False
 
     def __enter__(self) -> "RunReport":
         return self
@@ -37,18 +46,36 @@ class RunReport:
         """Record how the run ended; an interrupted one says how to go on."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             log.warning(
-                "stopped; nothing was published. Run the same command again: finished parts are kept."
+                "stopped. Run the same command again: it goes on with what is finished."
                 if self.summary.table_version is None
                 else "stopped; the table is published, its index is not up to date. Run the same command again."
             )
-        if error is not None:
+            self.finish("stopped")
+        elif error is not None:
             self.finish("failed", f"{type(error).__name__}: {error}")
         return False
 
+    @property
+    def work(self) -> Work:
+        """This run, as something that a person can stop."""
+        return Work(
+            say=lambda: log.warning("stopping; finished work is kept"),
+            record=self._stopped,
+        )
+
+    def _stopped(self) -> None:
+        self.finish("stopped")
+
     def begin(self, run: RunContext) -> None:
         """The run has its id, and a folder where workers leave their progress."""
-        self._stages.progress_folder = run.progress_folder
+        folder = run.progress_folder
+        self._stages.counts = None if folder is None else lambda: read_progress(folder)
         self.add(run_id=run.run_id, started=run.started.isoformat())
+
+    def count_by(self, counts: "Counts") -> None:
+        """Take the counts from the runner, where the workers do not share the run's folder with this machine."""
+        if self._stages.counts is None:
+            self._stages.counts = counts
 
     def add(self, **known: Any) -> None:
         """Put into the summary what has become known; the names are the summary's."""
@@ -58,8 +85,18 @@ class RunReport:
         """Time one stage and show its progress."""
         return self._stages.follow(name, documents)
 
-    def finish(self, status: Literal["done", "failed"] = "done", error: str | None = None) -> RunSummary:
-        """End the run: complete the summary and keep it."""
+    def finish(
+        self, status: Literal["done", "failed", "stopped"] = "done", error: str | None = None
+    ) -> RunSummary:
+        """End the run: complete the summary and keep it, once; what ends later finds it ended."""
+        with self._ending:
+            if not self._is_kept:
+                self._is_kept = True
+                self._complete(status, error)
+                keep_record(self._resolved.config, self.summary)
+        return self.summary
+
+    def _complete(self, status: str, error: str | None) -> None:
         timings = self._stages.timings
         embedding = timings.get("embed", 0.0)
         self.add(
@@ -74,5 +111,3 @@ class RunReport:
             versions=package_versions(),
             config=self._resolved.config.model_dump(),
         )
-        keep_record(self._resolved.config, self.summary)
-        return self.summary

@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from typing import Literal
 
-from pipeline.report.progress import progress_bar
+from pipeline.report.progress import Shows, progress_bar, progress_lines
 from pipeline.report.summary import Sample, Stage
-from pipeline.report.throughput import Sampler
+from pipeline.report.throughput import Counts, Sampler
+
+View = Literal["bar", "lines"]
+"""How progress is shown: a bar for a person at a terminal, lines for a log."""
 
 
 class Stages:
@@ -16,27 +20,42 @@ class Stages:
     Attributes:
         ended: the stages that have ended, in order.
         samples: throughput while documents were embedded.
-        progress_folder: where workers leave their progress; None for none.
+        counts: what the workers have done so far; None where nobody knows.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, view: View | None) -> None:
+        """Follow stages.
+
+        Args:
+            view: how their progress is shown; None shows nothing.
+        """
         self.ended: list[Stage] = []
         self.samples: list[Sample] = []
-        self.progress_folder: str | None = None
-        self._quiet = quiet
+        self.counts: Counts | None = None
+        self._view = view
 
     @contextmanager
     def follow(self, name: str, documents: int = 0) -> Iterator[None]:
         """Time one stage and show its progress; where it works on documents, sample it too."""
         begun, started = time.perf_counter(), datetime.now(UTC)
-        folder = self.progress_folder
-        sampler = Sampler(folder if documents else None)
+        sampler: Sampler | None = None
         try:
-            with sampler, nullcontext() if self._quiet else progress_bar(name, documents, folder):
-                yield
+            with self._shown(name, documents) as show:
+                sampler = Sampler(self._counts if documents else None, documents, show)
+                with sampler:
+                    yield
         finally:
-            self.samples += sampler.samples
+            self.samples += sampler.throughput.samples if sampler is not None else []
             self.ended.append(Stage(name, started.isoformat(), round(time.perf_counter() - begun, 3)))
+
+    def _shown(self, name: str, documents: int) -> AbstractContextManager[Shows | None]:
+        if self._view is None:
+            return nullcontext()
+        return progress_bar(name, documents) if self._view == "bar" else progress_lines(name, documents)
+
+    def _counts(self) -> dict[str, float]:
+        """What is done so far; who counts it may become known only when the graph runs."""
+        return {} if self.counts is None else dict(self.counts())
 
     @property
     def timings(self) -> dict[str, float]:

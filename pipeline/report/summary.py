@@ -8,7 +8,7 @@ from typing import Any, Literal
 from transforms.lengths import Histogram, add_histograms
 from transforms.records import Failure, PartFile
 
-Sample = tuple[float, int, int, int]
+Sample = tuple[float, float, int, int]
 """Seconds since a stage began; documents, chunks and tokens so far."""
 
 DETAILS = ("timings", "stages", "throughput", "lengths", "versions", "config")
@@ -92,7 +92,7 @@ class RunSummary:
     """One run, as far as it is known.
 
     Attributes:
-        status: `running`, `done` or `failed`.
+        status: `running`, `done`, `failed`, or `stopped` by Ctrl-C or SIGTERM.
         run_id: its id; None when it ended before it had one.
         started: when it began, ISO 8601 in UTC; None as above.
         documents: number of documents by what became of them.
@@ -123,7 +123,7 @@ class RunSummary:
         config: the run config with every default.
     """
 
-    status: Literal["running", "done", "failed"] = "running"
+    status: Literal["running", "done", "failed", "stopped"] = "running"
     run_id: str | None = None
     started: str | None = None
     documents: Mapping[str, int] = field(default_factory=dict)

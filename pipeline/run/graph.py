@@ -87,6 +87,7 @@ def embed_graph(
             config.runner.device,
             previous,
             run.folder,
+            1 / len(resolved.fields),
             config.runner.accelerator,
         )
         embedded = documents | f"Embed[{field.field.name}]" >> embed
@@ -101,7 +102,7 @@ def embed_graph(
         run.started,
         config.table.part_rows,
         config.table.part_bytes,
-        run.progress_folder,
+        config.table.part_seconds,
     )
 
     # The launcher learns from two small files what was written and what failed.

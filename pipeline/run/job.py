@@ -13,9 +13,11 @@ from pipeline.run.gates import pass_gates
 from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.publish import publish, update_index
-from pipeline.runners.execute import check_runner, execute
+from pipeline.runners.execute import check_runner, embed_counts, execute
+from pipeline.stop import stoppable
 from pipeline.table.open_runs import table_lock
 from transforms import files
+from transforms.handover.progress import ask_to_stop
 from transforms.handover.records import read_records
 from transforms.handover.retries import read_retries
 from transforms.records import Failure, PartFile
@@ -40,7 +42,8 @@ def run_pipeline(
     """
     check_runner(config)
     resolved = resolve(config)
-    with table_lock(config.table.path) if lock else nullcontext(), RunReport(resolved, quiet=quiet) as report:
+    report = RunReport(resolved, quiet=quiet)
+    with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report)
         check_source(planned)
         check_deletions(planned, allow_mass_delete=allow_mass_delete)
@@ -60,7 +63,7 @@ def run_pipeline(
 def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:
     """Chunk and embed what the plan asks for; returns the finished parts and everything that failed."""
     splits = write_work(planned)
-    run = planned.run
+    run, fields = planned.run, len(planned.resolved.fields)
     if splits:
         try:
             with report.stage("embed", documents=len(planned.plan.work)):
@@ -68,7 +71,11 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
                     planned.resolved.config,
                     lambda pipeline: graph.embed_graph(pipeline, planned.resolved, run, splits),
                     small=len(splits) == 1,
+                    on_start=lambda result: report.count_by(lambda: embed_counts(result, fields)),
                 )
+        except (KeyboardInterrupt, SystemExit):
+            ask_to_stop(run.folder)
+            raise
         finally:
             retries = dict(sorted(read_retries(run.folder).items()))
             report.add(retries=sum(retries.values()), retries_by_endpoint=retries)

@@ -4,10 +4,14 @@ The runner is always named: Beam's default one downloads a binary first.
 """
 
 import functools
+import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.config.run_config import RunConfig, RunnerConfig
@@ -40,13 +44,20 @@ def _experiments(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name == "experiments"}
 
 
-def execute(config: RunConfig, build: Callable[[beam.Pipeline], None], *, small: bool = False) -> None:
+def execute(
+    config: RunConfig,
+    build: Callable[[beam.Pipeline], None],
+    *,
+    small: bool = False,
+    on_start: Callable[[Any], None] = lambda result: None,
+) -> None:
     """Build a graph and run it to its end.
 
     Args:
         config: the run config.
         build: adds the graph to a pipeline.
         small: whether the local runner does it in this process, since to start others takes longer than the work.
+        on_start: gets Beam's result of a job that runs elsewhere, from which `embed_counts` can be asked.
 
     Raises:
         PipelineError: the runner failed or gave up.
@@ -57,7 +68,7 @@ def execute(config: RunConfig, build: Callable[[beam.Pipeline], None], *, small:
     pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
     build(pipeline)
     try:
-        state = _wait(pipeline.run())
+        state = _run_here(pipeline) if config.runner.name == "local" else _run_elsewhere(pipeline, on_start)
     except Exception as error:
         # Beam wraps whatever a stage raises, Ctrl-C included, in an error of its own.
         original = original_error(error)
@@ -72,13 +83,47 @@ def execute(config: RunConfig, build: Callable[[beam.Pipeline], None], *, small:
         raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
 
 
-def _wait(result: Any) -> str:
+def _run_here(pipeline: beam.Pipeline) -> str:
+    """Run a job in a thread, so that who waits for it can be interrupted; Beam itself waits for its threads."""
+    ended: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            ended.set_result(str(pipeline.run().wait_until_finish()))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=work, name="graph", daemon=True).start()
+    return ended.result()
+
+
+def _run_elsewhere(pipeline: beam.Pipeline, on_start: Callable[[Any], None]) -> str:
     """Wait for a job; a run that is stopped takes its job along instead of leaving it to the cluster."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    result = pipeline.run()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)  # a job server takes the signal for itself
+    on_start(result)
     try:
         return str(result.wait_until_finish())
     except (KeyboardInterrupt, SystemExit):
         result.cancel()
         raise
+
+
+def embed_counts(result: Any, fields: int) -> dict[str, float]:
+    """What a job that runs elsewhere has embedded so far, as far as its runner tells while it works.
+
+    Args:
+        result: Beam's result of the job.
+        fields: semantic fields; each of them counts a document.
+    """
+    found = result.metrics().query(MetricsFilter().with_namespace("embed"))["counters"]
+    counts: dict[str, float] = {}
+    for metric in found:
+        name = str(metric.key.metric.name).removesuffix("_embedded")
+        counts[name] = counts.get(name, 0) + float(metric.attempted or metric.committed or 0)
+    return {**counts, "documents": counts.get("documents", 0) / max(fields, 1)}
 
 
 def create_runner(config: RunnerConfig) -> Any:

@@ -64,7 +64,9 @@ def _enter(
     for place, when, number, action in traps:
         _set_trap(place, when, number, action)
     from pipeline.__main__ import main
+    from pipeline.stop import answer_signals
 
+    answer_signals()
     code = 1
     try:
         code = main(argv)

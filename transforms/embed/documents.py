@@ -5,6 +5,7 @@ by tokens. While one batch is computed, the next documents are read and chunked.
 one document is to blame, and only that document becomes a Failure.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,17 +18,25 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.embeddings import DenseEmbeddings, Embedder, Embeddings, SparseEmbeddings
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, OnBatch, SparseEmbeddings
 from models.errors import ModelLoadError, TransientError
 from models.model import Model
 from transforms.embed.merge import merge_chunks
 from transforms.embed.reuse import PreviousRows, ReusableChunks
+from transforms.handover.progress import CallProgress, ProgressFile, RunStopped
 from transforms.handover.retries import write_retries
 from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, EmbeddedField, Failure
 
 FLUSH_CHARACTERS = 256 * 1024
 """Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
 on a CPU. A GPU gets sixteen times as much."""
+
+FIRST_CHARACTERS = 64 * 1024
+"""Text of the first call, before it is known how fast the model is, and the least of any other: enough for several
+batches, or for several requests to a service at once."""
+
+CALL_SECONDS = 5.0
+"""A call of the model takes about as long at most, so that finished documents are soon on their way to a part file."""
 
 FLUSH_DOCUMENTS = 4_096
 """Documents to collect at most, so that a run that reuses most vectors keeps its memory flat."""
@@ -54,7 +63,7 @@ class Pending:
 
 
 def embed_documents(
-    embedder: Embedder, field: str, pending: Sequence[Pending]
+    embedder: Embedder, field: str, pending: Sequence[Pending], on_batch: OnBatch | None = None
 ) -> list[ChunkedDocument | Failure]:
     """Embed the chunks of several documents in one call of the model.
 
@@ -62,6 +71,7 @@ def embed_documents(
         embedder: the loaded model.
         field: name of the semantic field.
         pending: the documents.
+        on_batch: told of every batch that is embedded.
 
     Returns:
         For each document, in order, the document with its embeddings or the Failure that it became.
@@ -71,7 +81,7 @@ def embed_documents(
     """
     texts = [text for one in pending for text in one.new_texts()]
     try:
-        embeddings = embedder.embed(texts, "ingest") if texts else None
+        embeddings = embedder.embed(texts, "ingest", on_batch) if texts else None
         if embeddings is not None and len(embeddings) != len(texts):
             raise ValueError(f"the model gave {len(embeddings)} embeddings for {len(texts)} texts")
     except ModelLoadError:
@@ -81,9 +91,8 @@ def embed_documents(
             # The service itself is in trouble: asking again for every half would only add to it.
             return [_failure(one.document, error) for one in pending]
         middle = len(pending) // 2
-        return embed_documents(embedder, field, pending[:middle]) + embed_documents(
-            embedder, field, pending[middle:]
-        )
+        halves = (pending[:middle], pending[middle:])
+        return [one for half in halves for one in embed_documents(embedder, field, half, on_batch)]
     return list(_put_back(field, pending, embeddings))
 
 
@@ -147,7 +156,8 @@ class EmbedDocuments(beam.PTransform):
         shared: handle by which the stages and threads of one process share the loaded model.
         device: ``cpu``, ``cuda``, ``cuda:N``, or None for a CUDA device where there is one.
         previous: the rows of the table whose embeddings may be used again; None for none.
-        folder: the run's folder, where the retries of a service are left; None leaves none.
+        folder: the run's folder, where progress and the retries of a service are left; None leaves none.
+        share: the part of a document's work that this field is.
         accelerator: the machines' accelerator that this stage asks a runner for; None asks for none.
     """
 
@@ -157,6 +167,7 @@ class EmbedDocuments(beam.PTransform):
     device: str | None
     previous: PreviousRows | None
     folder: str | None = None
+    share: float = 1.0
     accelerator: str | None = None
 
     def __post_init__(self) -> None:
@@ -165,7 +176,9 @@ class EmbedDocuments(beam.PTransform):
     def expand(self, documents: beam.pvalue.PCollection[ChunkedDocument]) -> Any:
         """Wire the stage."""
         embed = beam.ParDo(
-            EmbedField(self.field, self.model, self.shared, self.device, self.previous, self.folder)
+            EmbedField(
+                self.field, self.model, self.shared, self.device, self.previous, self.folder, self.share
+            )
         )
         if self.accelerator:
             embed = embed.with_resource_hints(accelerator=self.accelerator)
@@ -176,6 +189,8 @@ class EmbedField(beam.DoFn):
     """Collects documents within a bundle and embeds them together; its arguments are those of `EmbedDocuments`."""
 
     documents_embedded = Metrics.counter("embed", "documents_embedded")
+    chunks_embedded = Metrics.counter("embed", "chunks_embedded")
+    tokens_embedded = Metrics.counter("embed", "tokens_embedded")
     failures = Metrics.counter("embed", "failures")
     retries = Metrics.counter("embed", "retries")
 
@@ -187,6 +202,7 @@ class EmbedField(beam.DoFn):
         device: str | None,
         previous: PreviousRows | None,
         folder: str | None = None,
+        share: float = 1.0,
     ) -> None:
         self.field = field
         self.model = model
@@ -194,12 +210,15 @@ class EmbedField(beam.DoFn):
         self.device = device
         self.previous = previous
         self.folder = folder
+        self.share = share
 
     def setup(self) -> None:
         """Load the model."""
         self._embedder: Embedder = self.shared.acquire(self._load)
         on_gpu = self._embedder.device.startswith("cuda")
-        self._flush_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
+        self._most_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
+        self._flush_characters: float = FIRST_CHARACTERS
+        self._progress = ProgressFile(self.folder)
         # Two, so that one call is tokenised while the last batches of the call before are computed.
         self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"embed-{self.field}")
 
@@ -213,7 +232,13 @@ class EmbedField(beam.DoFn):
         self._running: Future[list[ChunkedDocument | Failure]] | None = None
 
     def process(self, document: ChunkedDocument) -> Iterator[Any]:
-        """Take one document; yields those of the batch before when a batch is full."""
+        """Take one document; yields those of the batch before when a batch is full.
+
+        Raises:
+            RunStopped: the launcher has asked to stop.
+        """
+        if self._progress.is_stopped:
+            raise RunStopped
         chunks = document.chunks[self.field]
         reusable = self.previous.reusable(document.document, self.field, chunks) if self.previous else None
         one = Pending(document, chunks, reusable)
@@ -231,6 +256,7 @@ class EmbedField(beam.DoFn):
                 yield pvalue.TaggedOutput(output.tag, value)
             else:
                 yield WindowedValue(output, window.max_timestamp(), (window,))
+        self._progress.flush()
         self._leave_retries()
 
     def teardown(self) -> None:
@@ -249,12 +275,32 @@ class EmbedField(beam.DoFn):
         """Start on the collected documents and yield those of the batch before."""
         before, self._running = self._running, None
         if self._pending:
-            self._running = self._executor.submit(embed_documents, self._embedder, self.field, self._pending)
+            self._running = self._executor.submit(self._embed, self._pending, self._characters)
         self._pending, self._characters = [], 0
         for outcome in before.result() if before is not None else []:
             if isinstance(outcome, Failure):
                 self.failures.inc()
                 yield pvalue.TaggedOutput(FAILED, outcome)
             else:
-                self.documents_embedded.inc()
+                self._count(outcome.embedded[self.field])
                 yield outcome
+
+    def _embed(self, pending: list[Pending], characters: int) -> list[ChunkedDocument | Failure]:
+        """Call the model, count its batches, and learn how much text it takes in the time that a call may last."""
+        reused = sum(len(one.reusable.rows) for one in pending if one.reusable is not None)
+        texts = sum(len(one.chunks) for one in pending) - reused
+        call = CallProgress(self._progress, len(pending) * self.share, texts, reused)
+        begun = time.monotonic()
+        outcomes = embed_documents(self._embedder, self.field, pending, call.on_batch)
+        call.finish()
+        if characters:
+            fitting = characters * CALL_SECONDS / max(time.monotonic() - begun, 0.001)
+            self._flush_characters = min(max(fitting, FIRST_CHARACTERS), self._most_characters)
+        return outcomes
+
+    def _count(self, field: EmbeddedField) -> None:
+        """Count one document; runners that do not share the run's folder show progress by these."""
+        self.documents_embedded.inc()
+        self.chunks_embedded.inc(len(field.chunks))
+        if field.embeddings is not None:
+            self.tokens_embedded.inc(int(field.embeddings.tokens.sum()))

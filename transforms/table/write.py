@@ -4,6 +4,7 @@ Workers write complete part files under names that no reader looks at; only the 
 Everything is Arrow from the model's arrays to the file.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +19,6 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from models.embeddings import DenseEmbeddings
 from transforms.chunk.boundaries import count_words
-from transforms.handover.progress import ProgressFile
 from transforms.lengths import Histogram, histogram
 from transforms.records import ChunkedDocument, PartFile
 from transforms.table.columns import to_arrow
@@ -91,7 +91,9 @@ def word_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
 class WriteParts(beam.PTransform):
     """Collect embedded documents into part files; gives a PartFile for each one that is finished.
 
-    A part is closed when it has `part_rows` documents or about `part_bytes` of memory, and at the end of a bundle.
+    A part is closed when it has `part_rows` documents or about `part_bytes` of memory, before its first document is
+    `part_seconds` old, and at the end of a bundle: whoever stops or kills a run loses no more than that.
+
     No document fails here: what cannot be written (a full disk, say) ends the run.
 
     Attributes:
@@ -101,7 +103,7 @@ class WriteParts(beam.PTransform):
         ingested_at: its start, for the rows.
         part_rows: documents of a part at most.
         part_bytes: memory that they take, roughly, at most.
-        progress_folder: where the progress is left; None for nowhere.
+        part_seconds: age of its first document, in seconds, that it is written before.
     """
 
     layout: TableLayout
@@ -110,7 +112,7 @@ class WriteParts(beam.PTransform):
     ingested_at: datetime
     part_rows: int
     part_bytes: int
-    progress_folder: str | None = None
+    part_seconds: float
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class WriteParts(beam.PTransform):
             self.ingested_at,
             self.part_rows,
             self.part_bytes,
-            self.progress_folder,
+            self.part_seconds,
         )
         return documents | beam.ParDo(write)
 
@@ -146,7 +148,7 @@ class _CollectParts(beam.DoFn):
         ingested_at: datetime,
         part_rows: int,
         part_bytes: int,
-        progress_folder: str | None,
+        part_seconds: float,
     ) -> None:
         self.layout = layout
         self.table_path = table_path
@@ -154,30 +156,33 @@ class _CollectParts(beam.DoFn):
         self.ingested_at = ingested_at
         self.part_rows = part_rows
         self.part_bytes = part_bytes
-        self.progress_folder = progress_folder
-
-    def setup(self) -> None:
-        """Start the progress file of this worker."""
-        self._progress = ProgressFile(self.progress_folder)
+        self.part_seconds = part_seconds
 
     def start_bundle(self) -> None:
         """Start with an empty buffer."""
         self._buffer: list[ChunkedDocument] = []
         self._bytes = 0
+        self._opened = self._came = 0.0
+        self._longest_wait = 0.0
 
     def process(self, document: ChunkedDocument) -> Iterator[PartFile]:
         """Take one document; yields when a part is full."""
+        now = time.monotonic()
+        if not self._buffer:
+            self._opened = self._came = now
+        self._longest_wait = max(self._longest_wait, now - self._came)
+        self._came = now
         self._buffer.append(document)
         self._bytes += _memory(document)
-        self._progress.add(count_work([document]))
-        if len(self._buffer) >= self.part_rows or self._bytes >= self.part_bytes:
+        # Documents come in bursts, one a call of the model: a part closes with the last one that is sure to be in time.
+        is_due = now - self._opened + self._longest_wait >= self.part_seconds
+        if len(self._buffer) >= self.part_rows or self._bytes >= self.part_bytes or is_due:
             yield self._write()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Write what is left."""
         if self._buffer:
             yield WindowedValue(self._write(), GlobalWindow().max_timestamp(), (GlobalWindow(),))
-        self._progress.flush()
 
     def _write(self) -> PartFile:
         counts = count_work(self._buffer)

@@ -5,7 +5,7 @@ import re
 
 from pipeline.report.record import KEPT_RUNS, read_runs
 from pipeline.report.throughput import MOST_SAMPLES, Sampler
-from transforms.handover.progress import ProgressFile
+from transforms.handover.progress import ProgressFile, read_progress
 
 
 def test_runs_jsonl_is_bounded_and_survives_a_broken_line(job):
@@ -28,15 +28,16 @@ def test_a_record_that_cannot_be_written_costs_only_a_warning(job, capfd):
 
 def test_the_sampler_thins_itself_out_and_ends(tmp_path):
     progress = ProgressFile(str(tmp_path))
-    with Sampler(str(tmp_path), interval=0.0005) as sampler:
+    with Sampler(lambda: read_progress(str(tmp_path)), 200, interval=0.0005) as sampler:
         for _ in range(200):
-            progress.add({"chunks": 2, "tokens": 30})
+            progress.add(documents=1, chunks=2, tokens=30)
         progress.flush()
-    assert len(sampler.samples) <= MOST_SAMPLES + 1
-    assert sampler.samples[-1][1:] == (200, 400, 6000)
+    samples = sampler.throughput.samples
+    assert len(samples) <= MOST_SAMPLES + 1
+    assert samples[-1][1:] == (200, 400, 6000)
     with Sampler(None) as idle:
         pass
-    assert idle.samples == []
+    assert idle.throughput.samples == []
 
 
 def test_the_log_can_be_read_by_machines(job, capfd):

@@ -180,7 +180,8 @@ def test_a_stopped_run_says_how_to_go_on(job, undisturbed, name, code, place):
     assert outcome.code == code, outcome
     assert "Run the same command again" in outcome.output
     assert "Traceback" not in outcome.output
-    assert job.summary["status"] == "failed"
+    assert "stopping; finished work is kept" in outcome.output
+    assert (job.summary["status"], job.summary["error"]) == ("stopped", None)
     assert DeltaTable.is_deltatable(job.table_path) is False
     assert job.night().code == 0
     assert_same_rows(job.rows(), undisturbed[0])

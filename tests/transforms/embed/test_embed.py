@@ -42,7 +42,7 @@ class Lengths:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def embed(self, texts, input_type):
+    def embed(self, texts, input_type, on_batch=None):
         self.calls.append(list(texts))
         if any("!" in text for text in texts):
             raise InferenceError("refused")
@@ -82,7 +82,7 @@ def test_reused_embeddings_stand_where_their_chunks_are(texts, known):
 
 def test_a_service_in_trouble_is_not_asked_again_for_every_half():
     class Down(Lengths):
-        def embed(self, texts, input_type):
+        def embed(self, texts, input_type, on_batch=None):
             self.calls.append(list(texts))
             raise TransientError("down", status=503)
 
@@ -94,7 +94,7 @@ def test_a_service_in_trouble_is_not_asked_again_for_every_half():
 
 def test_a_model_that_cannot_load_stops_the_run():
     class Broken(Lengths):
-        def embed(self, texts, input_type):
+        def embed(self, texts, input_type, on_batch=None):
             raise ModelLoadError("gone")
 
     with pytest.raises(ModelLoadError):
@@ -103,7 +103,7 @@ def test_a_model_that_cannot_load_stops_the_run():
 
 def test_a_model_that_gives_too_few_embeddings_is_not_believed():
     class Short(Lengths):
-        def embed(self, texts, input_type):
+        def embed(self, texts, input_type, on_batch=None):
             return super().embed(texts[:-1], input_type)
 
     (outcome,) = embed_documents(Short(), "s", [pending("d", ["a", "b"])])
