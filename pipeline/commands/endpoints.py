@@ -19,7 +19,6 @@ from pipeline.commands.arguments import (
     registry_of,
     split_target,
 )
-from pipeline.commands.infer import open_endpoint
 from pipeline.commands.output import answers_in_json, print_json, print_table
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 
@@ -142,10 +141,12 @@ def try_endpoint(
     target: Target, path: Folder = None, config: ModelsFrom = None, timeout: Timeout = None
 ) -> None:
     """Embed one short text: does the endpoint work, how long are its embeddings, how fast is it?"""
+    from models.open_model import usable_model
+
     registry, models = registry_of(path, config)
     task_type, inference_id = split_target(target)
     endpoint = registry.get(inference_id, task_type)
-    model = open_endpoint(endpoint, models, timeout)
+    model = usable_model(endpoint, models, timeout)
     started = time.perf_counter()
     embedder = model.load()
     loaded = time.perf_counter()

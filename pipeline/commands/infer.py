@@ -1,8 +1,7 @@
 """The command `infer`: texts in, Elasticsearch's inference response out."""
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,10 +17,6 @@ from pipeline.commands.arguments import (
     split_target,
 )
 from pipeline.commands.output import answers_in_json
-
-if TYPE_CHECKING:
-    from models.endpoints.endpoint import Endpoint
-    from models.model import Model
 
 
 @app.command(
@@ -44,32 +39,17 @@ def infer(
 ) -> None:
     """Embed texts and print Elasticsearch's response, or its error body and exit code 1."""
     from models.endpoints.inference import answer, body_of, parse_request, to_bytes
+    from models.open_model import usable_model
 
     registry, models = registry_of(path, config)
     task_type, inference_id = split_target(target)
     endpoint = registry.get(inference_id, task_type)
     asked = read_json(body) if body else body_of(texts or read_lines(file), input_type)
     request = parse_request(endpoint, asked)
-    model = open_endpoint(request.endpoint, models, timeout)
+    model = usable_model(request.endpoint, models, timeout)
     embedder = model.load()
     try:
         answered = answer(request, embedder)
     finally:
         embedder.close()
     sys.stdout.write(to_bytes(answered).decode() + "\n")
-
-
-def open_endpoint(endpoint: "Endpoint", models: Mapping[str, Any], timeout: float | None) -> "Model":
-    """Open an endpoint's model; a person who waits gets an answer sooner than a batch job would.
-
-    Raises:
-        InferenceError: the model cannot be used, and why.
-    """
-    from models.errors import bad_request
-    from models.open_model import open_model
-
-    model = open_model(endpoint, models)
-    problems = model.problems()
-    if problems:
-        bad_request("; ".join(problems), "illegal_argument_exception")
-    return model.impatient(timeout)

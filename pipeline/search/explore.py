@@ -1,6 +1,6 @@
 """A local web page to look at an index: search modes side by side, documents with their chunks drawn, statistics.
 
-Needs the extra `explore` (Starlette and uvicorn). The page is one HTML file without a build step. It listens on the
+Needs the extra `serve` (Starlette and uvicorn). The page is one HTML file without a build step. It listens on the
 loopback address unless told otherwise, and answers only requests that name the host it was started for, so that a web
 page elsewhere cannot read the index through the user's browser.
 """
@@ -44,7 +44,7 @@ def explore(path: str, host: str, port: int) -> None:
     try:
         import uvicorn
     except ImportError:
-        raise PipelineError("explore needs an extra: pip install 'semantic-ingest[explore]'") from None
+        raise PipelineError("explore needs an extra: pip install 'semantic-ingest[serve]'") from None
     app = create_app(path, [*LOOPBACK, "[::1]"] if host in LOOPBACK else ["*"])
     config = uvicorn.Config(app, host=host, port=port, log_level="warning")
     server = uvicorn.Server(config)

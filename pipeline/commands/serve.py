@@ -1,0 +1,62 @@
+"""The commands `serve` and `explore`: models over HTTP, and a page to work with."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.app import app
+from pipeline.commands.arguments import Index, Overrides, index_path
+from pipeline.errors import PipelineError
+
+Host = Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --api-key.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", metavar="env:NAME", help="Requests must bring this key: env:NAME or file:PATH."
+    ),
+]
+
+
+@app.command(epilog="Example: python -m pipeline serve run_configs/quickstart.yaml --port 8700")
+def serve(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|INDEX]",
+            help="Run config, or folder of an index; without it, the endpoints of run_configs/endpoints.",
+        ),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8700,
+    api_key: ApiKey = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve Elasticsearch's inference API, OpenAI's embeddings, and a page: search, documents, endpoints, runs."""
+    try:
+        from pipeline.serve.server import serve as serve_corpus
+    except ModuleNotFoundError as error:
+        missing = error.name
+    else:
+        from pipeline.serve.corpus import open_corpus
+
+        serve_corpus(open_corpus(config, overrides), host, port, api_key)
+        return
+    raise PipelineError(
+        f"[{missing}] is not installed; it comes with an extra: pip install 'semantic-ingest[serve]'"
+    )
+
+
+@app.command(epilog="Example: python -m pipeline explore run_configs/quickstart.yaml --port 8765")
+def explore(
+    index: Index,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; everyone who reaches it can read.")
+    ] = "127.0.0.1",
+    port: Port = 8765,
+    overrides: Overrides = None,
+) -> None:
+    """Look at the index in a browser: search modes side by side, chunks and their tokens."""
+    from pipeline.search.explore import explore as explore_index
+
+    explore_index(index_path(index, overrides), host, port)

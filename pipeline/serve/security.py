@@ -1,0 +1,155 @@
+"""Who may ask, and what a browser may do with the answers.
+
+A web page elsewhere must not reach this server through the user's browser: the `Host` that a request names has to be
+one of this server's names (no DNS rebinding), and an `Origin`, which browsers send with every request that changes
+something, has to be this server itself. Beyond the loopback address every request needs the API key.
+"""
+
+import hmac
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.endpoints.secrets import resolve
+from models.errors import InferenceError
+from pipeline.errors import PipelineError
+from pipeline.serve.answers import error_answer, explained
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+)
+"""For the page of one run: it has styles of its own, and no script."""
+
+_HEADERS = {
+    "X-Elastic-Product": "Elasticsearch",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(slots=True)
+class Door:
+    """Who is let in.
+
+    Attributes:
+        hosts: names of this server that a request may use; empty for any, which only a server with a key may have.
+        api_key: the key that a request must bring; None for none.
+        is_closing: whether the server is stopping: each connection ends with its answer.
+    """
+
+    hosts: Collection[str] = LOOPBACK
+    api_key: str | None = None
+    is_closing: bool = False
+
+
+def open_door(host: str, api_key: str | None) -> Door:
+    """Who is let in at an address.
+
+    Args:
+        host: address to listen on.
+        api_key: reference to the key, ``env:NAME`` or ``file:PATH``; None for none.
+
+    Raises:
+        PipelineError: the address can be reached from elsewhere and there is no key, or the key cannot be found.
+    """
+    if api_key is None:
+        if host not in LOOPBACK:
+            raise PipelineError(
+                f"--host {host} can be reached from other machines, so a key is needed: --api-key env:NAME with the"
+                " key in that environment variable"
+            )
+        return Door()
+    try:
+        key = resolve({"--api-key": api_key}, None)["--api-key"]
+    except InferenceError as error:
+        raise PipelineError(error.reason) from None
+    return Door(LOOPBACK if host in LOOPBACK else (), key)
+
+
+class Guard:
+    """Lets requests in or not, and puts the headers on every answer that keep browsers careful."""
+
+    def __init__(self, app: ASGIApp, door: Door, public: Collection[str]) -> None:
+        """Stand before an application.
+
+        Args:
+            app: the application.
+            door: who is let in.
+            public: paths that need no key: they show nothing but the page itself and that the server lives.
+        """
+        self._app = app
+        self._door = door
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        has_begun = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+                if self._door.is_closing:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        refusal = self._refusal(scope["path"], Headers(scope=scope))
+        if refusal is None:
+            try:
+                await self._app(scope, receive, send_guarded)
+            except Exception as error:
+                if has_begun:
+                    raise
+                refusal = explained(error)
+        if refusal is not None:
+            await error_answer(Request(scope), refusal)(scope, receive, send_guarded)
+
+    def _refusal(self, path: str, headers: Headers) -> InferenceError | None:
+        host = headers.get("host", "")
+        if self._door.hosts and _name(f"//{host}") not in self._door.hosts:
+            return _refused(403, f"this server is not [{host}]; ask it by the name that it listens on")
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return _refused(403, f"requests from pages of [{origin}] are not answered")
+        if self._door.api_key is None or path in self._public:
+            return None
+        if hmac.compare_digest(_key(headers).encode(), self._door.api_key.encode()):
+            return None
+        return _refused(
+            401, "missing or wrong API key; send it as [Authorization: ApiKey KEY] or [Bearer KEY]"
+        )
+
+
+def _name(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _key(headers: Headers) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() in ("apikey", "bearer") else ""
+
+
+def _refused(status: int, reason: str) -> InferenceError:
+    return InferenceError(reason, status=status, type="security_exception")
