@@ -62,6 +62,19 @@ def answer_signals() -> None:
     threading.Thread(target=_listen, args=(ears, mouth), name="signals", daemon=True).start()
 
 
+@contextmanager
+def stopping_by_itself() -> Iterator[None]:
+    """While the block runs, it takes its own time to stop: a server answers what it has accepted first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ears = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(ears, warn_on_full_buffer=False)
+
+
 def _listen(ears: socket.socket, mouth: socket.socket) -> None:
     """Wait for a signal, answer it, and end the process after a while or at the second one."""
     number = _hear(ears)

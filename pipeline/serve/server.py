@@ -12,6 +12,7 @@ from pipeline.logs import log
 from pipeline.serve.app import create_app
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.security import Door, open_door
+from pipeline.stop import stopping_by_itself
 
 DRAIN_SECONDS = 1.0
 """How long a connection that is open when the server stops may still bring a request."""
@@ -50,7 +51,7 @@ def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None, plac
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
     # uvicorn raises the signal that ended it once more; a server that was told to stop, and did, has not failed.
-    with suppress(SystemExit, KeyboardInterrupt):
+    with stopping_by_itself(), suppress(SystemExit, KeyboardInterrupt):
         Server(config, door).run(sockets=[listener])
 
 
