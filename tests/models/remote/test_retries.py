@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.scripted_service import scripted_service
 from support.small_run import SmallRun, document
 
@@ -43,7 +44,9 @@ def test_retries_are_counted_by_endpoint(tmp_path: Path, capsys: pytest.CaptureF
     assert waited >= 0.1
     (entry,) = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert entry["retries"] == 2
-    assert 'endpoint="one"} 2.0' in (tmp_path / "run.prom").read_text()
+    families = text_string_to_metric_families((tmp_path / "run.prom").read_text())
+    retries = next(family for family in families if family.name == "semantic_ingest_retries")
+    assert [(sample.labels["endpoint"], sample.value) for sample in retries.samples] == [("one", 2.0)]
     assert "2 requests were tried again" in capsys.readouterr().out
 
 
