@@ -90,7 +90,7 @@ def measure_run(documents: int, workers: int) -> dict[str, Any]:
     """Run a job with the hashing endpoint and see what its graphs shuffle."""
     from pipeline.config.run_config import RunConfig
     from pipeline.run.job import run_pipeline
-    from transforms.read.splits import list_splits
+    from transforms.read.splits import list_source
 
     with tempfile.TemporaryDirectory() as scratch:
         corpus = Path(scratch) / "corpus.jsonl"
@@ -121,16 +121,16 @@ def measure_run(documents: int, workers: int) -> dict[str, Any]:
             "documents_per_second": round(documents / seconds),
             "unchanged_seconds": round(time.perf_counter() - started, 1),
             "peak_mb": peak_bytes() // 2**20,
-            "shuffled_bytes_per_document": round(shuffled_bytes(Path(scratch), list_splits) / documents, 2),
+            "shuffled_bytes_per_document": round(shuffled_bytes(Path(scratch), list_source) / documents, 2),
             "source_bytes_per_document": round(corpus.stat().st_size / documents),
         }
 
 
-def shuffled_bytes(folder: Path, list_splits: Any) -> int:
+def shuffled_bytes(folder: Path, list_source: Any) -> int:
     """What goes through the GroupByKeys of a first run: the splits of two graphs, and a line a part file."""
     from apache_beam.coders import FastPrimitivesCoder
 
-    splits = list_splits([str(folder / "corpus.jsonl")], "jsonl", 32 * 1024 * 1024)
+    splits = list_source([str(folder / "corpus.jsonl")], "jsonl", 32 * 1024 * 1024).splits
     coder = FastPrimitivesCoder()
     statistics = 400  # a PartFile as JSON with its counts and histograms
     parts = len(list((folder / "table").glob("part-*.parquet")))

@@ -6,6 +6,7 @@ Listed, read, and written so that a half-written file never carries its final na
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,12 +72,15 @@ def create(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def list_files(pattern: str, *, hidden: bool = True) -> list[tuple[str, int]]:
-    """List the files that match a glob, by name.
+def list_files(folder: str, pattern: str = "**", *, hidden: bool = True) -> list[tuple[str, int]]:
+    """List the files of a folder that match a glob, by name.
 
     Args:
-        pattern: a path with ``*`` and ``?`` (not over a separator), ``[...]``, and ``**`` for any number of folders.
-        hidden: also look at files and folders whose names begin with a dot or an underscore.
+        folder: a folder. Whatever characters its name holds, it is never a pattern.
+        pattern: of paths below it, with ``*`` and ``?`` (not over a separator), ``[...]``, and ``**`` for any number
+            of folders.
+        hidden: also look at files and folders whose names begin with a dot, and into those that Delta Lake and Spark
+            keep for themselves.
 
     Returns:
         (path, size in bytes) of each file, sorted by path.
@@ -85,61 +89,128 @@ def list_files(pattern: str, *, hidden: bool = True) -> list[tuple[str, int]]:
         PermissionError: a local folder that may hold such files cannot be read. Its files are not gone.
     """
     patterns = list(dict.fromkeys([pattern, pattern.replace("**/", "")]))
-    if is_local(pattern):
-        return sorted(_walk(patterns, hidden))
-    entries = [entry for result in FileSystems.match(patterns) for entry in result.metadata_list]
+    if is_local(folder):
+        return sorted(_walk(folder, patterns, hidden))
+    start = folder.rstrip("/") + "/" if folder else ""
+    globs = [escape(start) + one for one in patterns]
+    entries = [entry for result in FileSystems.match(globs) for entry in result.metadata_list]
     found = {entry.path: entry.size_in_bytes for entry in entries}
-    start = len(root_of(pattern))
-    return sorted((path, size) for path, size in found.items() if hidden or not _HIDDEN.search(path[start:]))
+    return sorted(
+        (path, size) for path, size in found.items() if hidden or not _is_hidden(path[len(start) :])
+    )
 
 
-_HIDDEN = re.compile(r"(^|/)[._]")
+def find_files(path: str) -> tuple[str, list[tuple[str, int]]]:
+    """The files that a path of a person stands for: the file of that name, or else those that match it as a glob.
+
+    Returns:
+        The folder that they lie in, and (path, size in bytes) of each file, sorted by path.
+    """
+    if is_local(path) and os.path.lexists(path):
+        return os.path.dirname(path), [(path, _size(path))]
+    if not is_local(path) and (not is_glob(path) or exists(path)):
+        entries = FileSystems.match([escape(path)])[0].metadata_list
+        return os.path.dirname(path), [(entry.path, entry.size_in_bytes) for entry in entries]
+    folder = os.path.dirname(_GLOB.split(path)[0])
+    return folder, list_files(folder, path[len(folder) :].lstrip("/"))
 
 
-def _walk(patterns: list[str], hidden: bool) -> Iterator[tuple[str, int]]:
-    """Yield the local files that match one of several patterns with the same beginning."""
-    if not is_glob(patterns[0]):
-        if os.path.isfile(patterns[0]):
-            yield patterns[0], os.path.getsize(patterns[0])
-        return
-    root = root_of(patterns[0])
+_GLOB = re.compile(r"[*?\[]")
+_KEPT_FOLDERS = ("_delta_log", "_change_data", "_delta_index", "_spark_metadata", "_temporary")
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path can be read as a pattern; it is none where a file has that name."""
+    return _GLOB.search(path) is not None
+
+
+def escape(path: str) -> str:
+    """The pattern that only this path matches."""
+    return _GLOB.sub(r"[\g<0>]", path)
+
+
+def _is_hidden(below: str) -> bool:
+    """Whether a path below a folder has a hidden name in it, or a folder of Delta Lake's or Spark's own."""
+    *folders, _ = names = below.replace(os.sep, "/").split("/")
+    return any(name.startswith(".") for name in names) or not set(folders).isdisjoint(_KEPT_FOLDERS)
+
+
+def _walk(root: str, patterns: list[str], hidden: bool) -> Iterator[tuple[str, int]]:
+    """Yield the local files below a folder that match one of several patterns."""
     wanted = [re.compile(FileSystem.translate_pattern(pattern)) for pattern in patterns]
-    depth = None if "**" in patterns[0] else patterns[0][len(root) :].strip("/").count("/")
+    depth = None if "**" in patterns[0] else patterns[0].count("/")
+    for folder, names in _real_folders(root, depth, hidden):
+        for name in names:
+            below = os.path.normpath(os.path.join(folder, name))
+            if any(each.match(below) for each in wanted) and (hidden or not _is_hidden(below)):
+                path = os.path.join(root, below)
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    if (size := _size(path)) >= 0:
+                        yield path, size
+
+
+def _real_folders(root: str, depth: int | None, hidden: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below `root`, relative to it, with the names in it; links to folders are followed.
+
+    A folder that several paths lead to is yielded once, under its own place where that lies below `root`: links are
+    looked at after everything else.
+    """
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error
 
-    for folder, folders, names in os.walk(root or ".", onerror=refuse):
-        below = os.path.relpath(folder, root or ".")
-        if depth is not None and (0 if below == "." else below.count(os.sep) + 1) >= depth:
-            folders.clear()  # no file below can match
-        if not hidden:
-            folders[:] = [name for name in folders if not _HIDDEN.match(name)]
-        for name in names:
-            if not hidden and _HIDDEN.match(name):
+    seen, starts = set(), [root or "."]
+    for start in starts:
+        for folder, folders, names in os.walk(start, onerror=refuse):
+            status, below = os.stat(folder), os.path.relpath(folder, root or ".")
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
                 continue
-            path = os.path.join(folder, name) if root else os.path.normpath(os.path.join(folder, name))
-            if any(each.match(path) for each in wanted):
-                with suppress(FileNotFoundError):  # gone since it was listed
-                    yield path, os.path.getsize(path)
+            seen.add((status.st_dev, status.st_ino))
+            yield below, names
+            if depth is not None and (0 if below == "." else below.count(os.sep) + 1) >= depth:
+                folders.clear()  # no file below can match
+            if not hidden:
+                folders[:] = [name for name in folders if not _is_hidden(f"{name}/_")]
+            linked = sorted(name for name in folders if os.path.islink(os.path.join(folder, name)))
+            starts += [os.path.join(folder, name) for name in linked]
 
 
-def is_glob(path: str) -> bool:
-    """Whether a path is a pattern."""
-    return any(character in path for character in "*?[")
-
-
-def root_of(pattern: str) -> str:
-    """The folder that all files of a pattern lie in."""
-    return os.path.dirname(re.split(r"[*?\[]", pattern)[0])
+def _size(path: str) -> int:
+    """Size of a file in bytes; 0 for a link that leads nowhere, -1 for a pipe, a socket or a device."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return 0
+        raise
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def delete(paths: list[str]) -> None:
     """Delete files; those that are gone already do not matter."""
-    paths = [path for path in paths if FileSystems.exists(path)]
-    if paths:
-        FileSystems.delete(paths)
+    for path in filter(is_local, paths):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    stored = [path for path in paths if not is_local(path) and FileSystems.exists(path)]
+    if stored:
+        FileSystems.delete([escape(path) for path in stored])
+
+
+def size_of(path: str) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    if is_local(path):
+        return os.path.getsize(path)
+    entries = FileSystems.match([escape(path)])[0].metadata_list
+    if not entries:
+        raise FileNotFoundError(f"there is no file [{path}]")
+    size: int = entries[0].size_in_bytes
+    return size
 
 
 def exists(path: str) -> bool:
@@ -153,4 +224,4 @@ def delete_folder(folder: str) -> None:
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        delete([path for path, _ in list_files(join(folder, "**"))])
+        delete([path for path, _ in list_files(folder)])

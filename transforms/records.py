@@ -1,10 +1,13 @@
 """The data model, in the order it flows: Split, Document, ChunkedDocument with its embeddings; Failure beside them."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from models.chunking_settings import ChunkingSettings
 from models.embeddings import Embeddings
+
+StandsFor = Literal["document", "rest of the file", "unknown"]
+"""What a failure stands for. Of how many documents the last two stand for, nobody knows."""
 
 DONE = "done"
 """Output of a stage: what goes on."""
@@ -18,26 +21,44 @@ BYTES_HASH = ":bytes"
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """A piece of one source file.
+class Piece:
+    """A source file, or a range of one.
 
     Attributes:
-        index: its place in source order, over all files.
         path: the file.
         start: first byte (JSON lines), row group (Parquet), else 0.
         end: end of the range, exclusive; -1 for the whole file.
         name: the file's path below the configured folder: the id of a text document.
+        size: bytes of the piece, roughly; the whole file's where it is not cut.
         first_line: line number of its first line; known once everything before it has been read.
-        gathered: (path, name) of each file, where the split is several small ones; `path` is then the first.
+        problem: why the file cannot be read, where that was found while listing.
     """
 
-    index: int
     path: str
     start: int
     end: int
     name: str
+    size: int = 0
     first_line: int = 1
-    gathered: tuple[tuple[str, str], ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The unit of parallel reading: a piece of a large file, or many small files.
+
+    Attributes:
+        index: its place in source order.
+        pieces: what it reads, in source order.
+    """
+
+    index: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its pieces, roughly."""
+        return sum(piece.size for piece in self.pieces)
 
 
 class Location(NamedTuple):
@@ -220,6 +241,7 @@ class Failure:
         line: line or row number in that file, from 1; 0 for the whole file.
         error: name of the error's class.
         message: what went wrong, in one sentence.
+        stands_for: what was lost: one document, the rest of its file, or an unknown number of documents.
     """
 
     stage: str
@@ -228,3 +250,4 @@ class Failure:
     line: int
     error: str
     message: str
+    stands_for: StandsFor = "document"

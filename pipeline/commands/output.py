@@ -109,3 +109,8 @@ def answers_in_json(command: Callable[Parameters, None]) -> Callable[Parameters,
             raise SystemExit(1) from None
 
     return answer
+
+
+def skipped_files(skipped: Mapping[str, int]) -> str:
+    """What a source did not read, by ending, as the end of a line."""
+    return "skipped " + ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())

@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import extraction_rows, print_json, print_table, printable
+from pipeline.commands.output import extraction_rows, print_json, print_table, printable, skipped_files
 
 
 @app.command(epilog="Example: python -m pipeline plan run_configs/quickstart.yaml --format json")
@@ -34,6 +34,8 @@ def _print_forecast(result: dict[str, Any]) -> None:
     print(f"documents: {', '.join(counts) or 'none'}")
     for name, value in extraction_rows(result["extraction"]).items():
         print(f"{name}: {printable(value)}")
+    if result["skipped_files"]:
+        print(f"files: {skipped_files(result['skipped_files'])}")
     if result["would_fail_mass_delete_guard"]:
         warning = "the run would stop: more deletions than source.max_delete_ratio allows"
         typer.secho(warning, fg="red", bold=True)

@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import extraction_rows, print_json, print_table
+from pipeline.commands.output import extraction_rows, print_json, print_table, skipped_files
 
 if TYPE_CHECKING:
     from pipeline.report.summary import RunSummary
@@ -65,6 +65,8 @@ def _summary_rows(summary: "RunSummary") -> dict[str, str]:
         "table": _version(summary.table_version),
         "index": _version(summary.index_version),
     }
+    if summary.skipped_files:
+        rows["files"] = skipped_files(summary.skipped_files)
     for asked, used in summary.substitutions.items():
         rows[asked] = f"substituted by {used}"
     if summary.retries:

@@ -58,21 +58,45 @@ class SourceConfig(Section):
         deleted: name of a boolean field; a document where it is true is deleted.
         deletions: a text file with one document id a line; these are deleted.
         max_delete_ratio: a full sync that would delete more than this share of the table fails.
+        delimiter: character between the fields of CSV; null is a comma, or what a first line `sep=;` says.
+        encoding: of CSV files.
+        columns: names of the columns of CSV files without a header.
         max_document_bytes: a document larger than this becomes a failure.
         split_bytes: files are read in pieces of about this size, the unit of parallel work.
         extract: bounds on the extraction of documents, for the format `files`.
     """
 
-    format: Literal["jsonl", "parquet", "csv", "text", "markdown", "files"]
+    format: Literal["jsonl", "json", "parquet", "csv", "text", "markdown", "files"]
     path: str | list[str]
     id: str | None = "_id"
     sync: Literal["full", "incremental"] = "full"
     deleted: str | None = None
     deletions: str | None = None
     max_delete_ratio: Ratio = 0.2
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str = "utf-8"
+    columns: list[str] | None = None
     max_document_bytes: PositiveInt = 100 * 1024 * 1024
     split_bytes: PositiveInt = 32 * 1024 * 1024
     extract: ExtractConfig = ExtractConfig()
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError:
+            raise ValueError(
+                f"unknown encoding [{encoding}]; for example utf-8, latin-1, cp1252, utf-16"
+            ) from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _only_for_csv(self) -> "SourceConfig":
+        for name in ("delimiter", "encoding", "columns"):
+            if name in self.model_fields_set and self.format != "csv":
+                raise ValueError(f"[{name}] says how CSV is read, and source.format is [{self.format}]")
+        return self
 
     @property
     def paths(self) -> list[str]:

@@ -168,4 +168,4 @@ def _existing_part(planned: PlannedRun, part: str) -> PartFile:
         pa.array(planned.finished_rows.part == planned.finished_rows.parts.index(part))
     )
     bounds = pc.min_max(ids).as_py()
-    return PartFile(part, files.list_files(path)[0][1], len(ids), bounds["min"], bounds["max"])
+    return PartFile(part, files.size_of(path), len(ids), bounds["min"], bounds["max"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.run.source import find_splits
+from pipeline.run.source import find_source
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
 from transforms import files
@@ -19,7 +19,7 @@ def find_problems(config: RunConfig) -> list[str]:
         resolve(config)
     except ConfigError as error:
         problems += error.problems
-    for place, check in (("source", find_splits), ("table", _check_table), ("runner", _check_runner)):
+    for place, check in (("source", find_source), ("table", _check_table), ("runner", _check_runner)):
         try:
             check(config)
         except (PipelineError, OSError, ValueError, SystemExit) as error:

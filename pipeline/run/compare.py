@@ -24,23 +24,25 @@ class Scan:
         ids: large string array; null where a line is no document.
         content_hashes: large string array.
         lines: line or row number in its file, from 1.
-        splits: int32, the split of each line.
+        pieces: int32, the piece of a file that each line is in, by its number in the whole source.
         deleted: bool, tombstones.
         errors: large string array, null for documents.
         messages: large string array.
         paths: large string array; null where the file is that of the split.
         types: documents by type of their files, for formats that know types.
         skipped: files that are no document, by type.
+        stands_for: string array, what each failure stands for, null for documents.
     """
 
     ids: pa.Array
     content_hashes: pa.Array
     lines: Rows
-    splits: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int32]
     deleted: npt.NDArray[np.bool_]
     errors: pa.Array
     messages: pa.Array
     paths: pa.Array
+    stands_for: pa.Array
     types: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
 

@@ -73,6 +73,7 @@ def _summary(
     return {
         "documents": {**planned.plan.counts(), "failed": len(failures)},
         "extraction": None if extraction is None else asdict(extraction),
+        "skipped_files": dict(planned.skipped),
         "would_fail_mass_delete_guard": _over_delete_ratio(planned),
         **{
             name: sum(field[name] for field in fields.values())

@@ -35,7 +35,16 @@ def source_format(resolved: ResolvedConfig) -> SourceFormat:
     options = ExtractOptions(
         extract.processes or 0, extract.seconds, extract.memory_bytes, source.max_document_bytes, extract.ocr
     )
-    return SourceFormat(source.format, source.id, source.max_document_bytes, options)
+    columns = None if source.columns is None else tuple(source.columns)
+    return SourceFormat(
+        source.format,
+        source.id,
+        source.max_document_bytes,
+        options,
+        source.delimiter,
+        source.encoding,
+        columns,
+    )
 
 
 def scan_graph(

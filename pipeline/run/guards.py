@@ -1,5 +1,6 @@
 """What stops a run before it changes anything: an empty source, mass deletion, mixed models, too many failures."""
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -8,40 +9,93 @@ from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.report.run_report import RunReport
 from pipeline.report.summary import reasons_of
 from pipeline.run.changes import stale_rows
-from pipeline.run.plan import PlannedRun
-from pipeline.table.open_runs import RunContext
+from pipeline.run.plan import PlannedRun, unreadable_failures
 from transforms import files
 from transforms.handover.records import write_failures
 from transforms.records import Failure
 
+FIRST_REASONS = 3
+"""Failures that a message shows; the report has them all."""
 
-def refuse(run: RunContext, message: str) -> NoReturn:
+
+def refuse(planned: PlannedRun, report: RunReport | None, message: str) -> NoReturn:
     """Stop a run that would do harm; it leaves no folder behind, since it has finished nothing.
 
+    Args:
+        planned: the run.
+        report: of the run, which then keeps what could not be read; None for a plan, which leaves nothing.
+        message: why, and what to do.
+
     Raises:
-        PipelineError: always.
+        PipelineError: always, with the first reasons why lines could not be read.
     """
-    files.delete_folder(run.folder)
-    raise PipelineError(message)
+    failures = unreadable_failures(planned)
+    path = None if report is None else keep_failures(planned, failures, report)
+    files.delete_folder(planned.run.folder)
+    raise PipelineError(f"{message}{first_reasons(failures, path)}")
 
 
-def check_source(planned: PlannedRun) -> None:
+def first_reasons(failures: Sequence[Failure], path: str | None) -> str:
+    """The first failures, each with its file and line, as the end of a message; empty where nothing failed."""
+    if not failures:
+        return ""
+    shown = []
+    for one in failures[:FIRST_REASONS]:
+        place = f"{one.path}:{one.line}" if one.line else one.path
+        lost = "" if one.stands_for == "document" else f" (lost: {LOST[one.stands_for]})"
+        shown.append(f"{one.stage} {place}: {one.error}: {one.message}{lost}")
+    more = "" if path is None else f" All {len(failures):,} of them: {path}"
+    return f" The first: {'; '.join(shown)}.{more}"
+
+
+LOST = {"rest of the file": "the rest of the file", "unknown": "an unknown number of documents"}
+
+
+def keep_failures(planned: PlannedRun, failures: Sequence[Failure], report: RunReport) -> str | None:
+    """Write the failure report; returns its path, or None where nothing failed."""
+    path = files.join(planned.resolved.config.failures.path, f"{planned.run.run_id}.jsonl")
+    if failures:
+        write_failures(path, list(failures))
+    report.add(
+        documents={**report.summary.documents, "failed": len(failures)},
+        failures_by_reason=reasons_of(failures),
+        failures_path=path if failures else None,
+    )
+    return path if failures else None
+
+
+def lost_share(planned: PlannedRun, failures: Sequence[Failure]) -> float:
+    """The share of the source's documents that failed, a file with an unknown number of them by its share of bytes."""
+    documents = planned.plan.documents + len(planned.plan.unreadable)
+    single = sum(one.stands_for == "document" for one in failures)
+    broken = {one.path for one in failures if one.stands_for != "document"}
+    size = sum(piece.size for piece in planned.pieces)
+    of_broken = sum(piece.size for piece in planned.pieces if piece.path in broken)
+    share = single / documents if documents else 0.0
+    # However small a broken file is, it had a document.
+    return min(
+        1.0, share + (max(of_broken / max(size, 1), len(broken) / max(documents, 1)) if broken else 0.0)
+    )
+
+
+def check_source(planned: PlannedRun, report: RunReport | None = None) -> None:
     """Refuse to sync a table with a source that has no documents.
 
     Raises:
         PipelineError: the source is empty, or none of its lines is a document.
     """
     source, plan = planned.resolved.config.source, planned.plan
-    if plan.documents or source.sync == "incremental":
+    if plan.documents or (source.sync == "incremental" and not len(plan.unreadable)):
         return
     refuse(
-        planned.run,
-        f"source.path {source.paths} has no documents ({len(plan.unreadable)} unreadable lines). An empty source is "
-        "an error, not a deletion; nothing was changed.",
+        planned,
+        report,
+        f"source.path {source.paths} has no documents ({len(plan.unreadable):,} lines or files could not be read). An "
+        "empty source is an error, not a deletion; nothing was changed.",
     )
 
 
-def check_deletions(planned: PlannedRun, *, allow_mass_delete: bool) -> None:
+def check_deletions(planned: PlannedRun, report: RunReport, *, allow_mass_delete: bool) -> None:
     """Refuse a full sync that would delete too much of the table.
 
     Raises:
@@ -52,15 +106,16 @@ def check_deletions(planned: PlannedRun, *, allow_mass_delete: bool) -> None:
     if source.sync == "incremental" or allow_mass_delete or deleted <= source.max_delete_ratio * rows:
         return
     refuse(
-        planned.run,
+        planned,
+        report,
         f"this run would delete {deleted:,} of the table's {rows:,} documents, more than source.max_delete_ratio "
         f"[{source.max_delete_ratio}] allows: the source has {planned.plan.documents:,} documents in "
-        f"{len({split.path for split in planned.splits}):,} files. Nothing was changed. If that is right, run again "
+        f"{len({piece.path for piece in planned.pieces}):,} files. Nothing was changed. If that is right, run again "
         "with --allow-mass-delete.",
     )
 
 
-def check_models(planned: PlannedRun) -> None:
+def check_models(planned: PlannedRun, report: RunReport) -> None:
     """Refuse to change a model while rows stay that this run does not embed again.
 
     Raises:
@@ -72,7 +127,8 @@ def check_models(planned: PlannedRun) -> None:
     if plan.is_empty or not len(stale):
         return
     refuse(
-        planned.run,
+        planned,
+        report,
         f"the model of a semantic_text field has changed, and {len(stale):,} of the table's {len(planned.state):,} "
         "documents are not in what this run could read of the source. A table never mixes the embeddings of two "
         "models; nothing was changed. Run once with source.sync=full over the whole, readable source.",
@@ -87,23 +143,21 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
             document that there was to embed.
     """
     config = planned.resolved.config
-    path = files.join(config.failures.path, f"{planned.run.run_id}.jsonl")
-    if failures:
-        write_failures(path, failures)
-    report.add(
-        documents={**report.summary.documents, "failed": len(failures)},
-        failures_by_reason=reasons_of(failures),
-        failures_path=path if failures else None,
-    )
+    path = keep_failures(planned, failures, report)
     documents = planned.plan.documents + len(planned.plan.unreadable)
     outages = sum(failure.error == "TransientError" for failure in failures)
     service_is_down = 0 < outages == len(planned.plan.work)
-    if service_is_down or len(failures) > config.failures.max_ratio * documents:
-        worst = failures[0]
+    if service_is_down or lost_share(planned, failures) > config.failures.max_ratio:
+        broken = len({one.path for one in failures if one.stands_for != "document"})
+        more = (
+            f", and the rest of {broken:,} files, of which nobody knows how many documents they hold"
+            if broken
+            else ""
+        )
         reason = f"more than failures.max_ratio [{config.failures.max_ratio}] allows"
         if service_is_down:
             reason = "and so did every one that there was to embed: the service is in trouble"
         raise TooManyFailures(
-            f"{len(failures):,} of {documents:,} documents failed, {reason}; nothing was published. The first: "
-            f"{worst.stage} {worst.path}:{worst.line}: {worst.error}: {worst.message}. All of them: {path}"
+            f"{len(failures):,} of {documents:,} documents failed{more}, {reason}; nothing was published."
+            f"{first_reasons(failures, path)}"
         )

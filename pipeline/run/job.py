@@ -45,9 +45,9 @@ def run_pipeline(
     report = RunReport(resolved, quiet=quiet)
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report)
-        check_source(planned)
-        check_deletions(planned, allow_mass_delete=allow_mass_delete)
-        check_models(planned)
+        check_source(planned, report)
+        check_deletions(planned, report, allow_mass_delete=allow_mass_delete)
+        check_models(planned, report)
         if planned.plan.is_empty:
             report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)

@@ -4,8 +4,9 @@ Nothing here needs a model, and nothing changes the table.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +17,14 @@ from pipeline.config.resolve import ResolvedConfig
 from pipeline.report.run_report import RunReport
 from pipeline.run import graph
 from pipeline.run.compare import Plan, Scan, make_plan
-from pipeline.run.source import SMALL_SOURCE, find_splits, read_deletions, read_scans
+from pipeline.run.source import SMALL_SOURCE, find_source, read_deletions, read_scans
 from pipeline.runners.execute import execute
 from pipeline.table.delta import TableState, active_parts, open_table, read_state
 from pipeline.table.open_runs import OpenRun, RunContext, begin_run, now, open_runs
 from transforms import files
 from transforms.read.formats import FORMATS
 from transforms.read.work import WORK_SCHEMA, work_path
-from transforms.records import Failure, Split
+from transforms.records import Failure, Piece, Split
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PlannedRun:
         finished_rows: rows of parts that killed runs finished.
         others: the other open runs.
         splits: the source, with the line numbers that the scan found.
+        skipped: files of the source's folders that its format does not read, by ending.
         scan: what the scan found.
         plan: what there is to do.
     """
@@ -49,6 +51,7 @@ class PlannedRun:
     finished_rows: TableState
     others: Sequence[OpenRun]
     splits: Sequence[Split]
+    skipped: Mapping[str, int]
     scan: Scan
     plan: Plan
 
@@ -63,14 +66,19 @@ class PlannedRun:
         if path is not None:
             return path, 0
         line = FORMATS[self.resolved.config.source.format].line(int(self.scan.lines[scan_row]))
-        return self.splits[self.scan.splits[scan_row]].path, line
+        return self.pieces[self.scan.pieces[scan_row]].path, line
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The pieces of all splits, as the scan numbers them."""
+        return [piece for split in self.splits for piece in split.pieces]
 
 
 def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     """Scan source and table and compare them."""
     config = resolved.config
     base = open_table(config.table.path)
-    splits = find_splits(config)
+    source = find_source(config)
     started = now()
     run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     others = open_runs(config.table.path)
@@ -80,10 +88,10 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     with report.stage("scan"):
         execute(
             config,
-            lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits),
-            small=sum(split.end - split.start for split in splits) < SMALL_SOURCE,
+            lambda pipeline: graph.scan_graph(pipeline, resolved, run, source.splits),
+            small=sum(split.size for split in source.splits) < SMALL_SOURCE,
         )
-        splits, scan = read_scans(splits, folder)
+        splits, scan = read_scans(source.splits, folder)
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
         state = read_state(config.table.path, active)
@@ -96,8 +104,8 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
             full_sync=config.source.sync == "full",
             deletions=read_deletions(config),
         )
-    report.add(documents=plan.counts())
-    return PlannedRun(resolved, run, base, state, finished_rows, others, splits, scan, plan)
+    report.add(documents=plan.counts(), skipped_files=dict(source.skipped.most_common()))
+    return PlannedRun(resolved, run, base, state, finished_rows, others, splits, source.skipped, scan, plan)
 
 
 def _finished_parts(table_path: str, others: Sequence[OpenRun], active: Sequence[str]) -> list[str]:
@@ -110,7 +118,10 @@ def unreadable_failures(planned: PlannedRun) -> list[Failure]:
     failures = []
     for row in planned.plan.unreadable.tolist():
         error, message = planned.scan.errors[row].as_py(), planned.scan.messages[row].as_py()
-        failures.append(Failure("read", None, *planned.location(row), error, message))
+        lost = planned.scan.stands_for[row].as_py()
+        failures.append(
+            Failure("read", planned.scan.ids[row].as_py(), *planned.location(row), error, message, lost)
+        )
     return failures
 
 
@@ -121,7 +132,14 @@ def write_work(planned: PlannedRun) -> list[Split]:
     # and row number.
     similar = pa.array(plan.similar, mask=plan.similar < 0)
     part = pa.array(planned.state.part, pa.int32()).take(similar)
+    # Pieces are numbered over the whole source in the scan, and within their split in its work list.
+    sizes = [len(split.pieces) for split in planned.splits]
+    split_of = np.repeat(np.arange(len(sizes)), sizes)
+    first_piece = np.cumsum(sizes) - sizes
+    work_pieces = scan.pieces[plan.work]
+    work_splits = split_of[work_pieces]
     columns = [
+        pa.array((work_pieces - first_piece[work_splits]).astype(np.int32)),
         pa.array(scan.lines[plan.work]),
         scan.ids.take(pa.array(plan.work)),
         scan.content_hashes.take(pa.array(plan.work)),
@@ -130,7 +148,6 @@ def write_work(planned: PlannedRun) -> list[Split]:
     ]
     table = pa.Table.from_arrays(columns, schema=WORK_SCHEMA)
     # The work is in source order, so the documents of one split stand together.
-    work_splits = scan.splits[plan.work]
     with_work, starts = np.unique(work_splits, return_index=True)
     ends = [*starts.tolist(), len(work_splits)][1:]
     for index, start, end in zip(with_work.tolist(), starts.tolist(), ends, strict=True):

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.run_config import RunConfig
@@ -15,15 +15,15 @@ from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
 from transforms import files
 from transforms.read.scan import SCAN_SCHEMA, scan_path
-from transforms.read.splits import list_splits
-from transforms.records import Split
+from transforms.read.splits import Listing, list_source
+from transforms.records import Piece, Split
 
 SMALL_SOURCE = 256 * 1024 * 1024
 """A source of fewer bytes is scanned in some ten seconds; worker processes take as long to start."""
 
 
-def find_splits(config: RunConfig) -> list[Split]:
-    """List the source's files and cut them into pieces, enough for all workers.
+def find_source(config: RunConfig) -> Listing:
+    """List the source's files and cut or gather them to splits, enough for all workers.
 
     Raises:
         PipelineError: a path matches nothing or cannot be read.
@@ -31,14 +31,14 @@ def find_splits(config: RunConfig) -> list[Split]:
     source = config.source
     workers = max(config.runner.workers, config.runner.parallelism or 1)
     try:
-        splits = list_splits(source.paths, source.format, source.split_bytes)
-        if workers > 1 and len(splits) < 4 * workers:
-            total = sum(split.end - split.start for split in splits)
+        found = list_source(source.paths, source.format, source.split_bytes)
+        if workers > 1 and len(found.splits) < 4 * workers:
+            total = sum(split.size for split in found.splits)
             enough = min(source.split_bytes, max(total // (4 * workers), 64 * 1024))
-            splits = list_splits(source.paths, source.format, enough)
+            found = list_source(source.paths, source.format, enough)
     except OSError as error:
         raise PipelineError(f"the source cannot be read: {error}") from None
-    return splits
+    return found
 
 
 def read_deletions(config: RunConfig) -> list[str]:
@@ -47,10 +47,10 @@ def read_deletions(config: RunConfig) -> list[str]:
         return []
     try:
         with files.open_read(config.source.deletions) as handle:
-            lines = handle.read().decode("utf-8-sig").splitlines()
+            lines = handle.read().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PipelineError(f"source.deletions [{config.source.deletions}] cannot be read: {error}") from None
-    return [line for line in lines if line]
+    return [line for line in (line.removesuffix("\r") for line in lines) if line]
 
 
 def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]:
@@ -58,29 +58,48 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
     numbered, tables = [], []
     types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
     first_line: dict[str, int] = {}
+    first_piece = 0
     for split in splits:
         with files.open_read(scan_path(folder, split.index)) as handle:
             table = pq.read_table(handle)
-        split = replace(split, first_line=first_line.get(split.path, 1))
-        first_line[split.path] = split.first_line + int(table.schema.metadata[b"lines"])
         for name, counts in types.items():
             counts.update(json.loads(table.schema.metadata[name.encode()]))
-        lines = pc.add(table.column("line"), split.first_line)
-        numbered.append(split)
-        tables.append(table.set_column(2, "line", lines).replace_schema_metadata(None))
-    joined = pa.concat_tables([SCAN_SCHEMA.empty_table(), *tables])
-    lengths = [table.num_rows for table in tables]
+        numbered.append(_numbered(split, first_line, json.loads(table.schema.metadata[b"lines"])))
+        pieces = table.column("piece").to_numpy()
+        begins = np.array([piece.first_line for piece in numbered[-1].pieces], np.int64)
+        # From line numbers within a piece to those of its file, and from pieces of a split to those of the source.
+        table = _with_column(table, "line", table.column("line").to_numpy() + begins[pieces])
+        tables.append(_with_column(table, "piece", (pieces + first_piece).astype(np.int32)))
+        first_piece += len(split.pieces)
+    joined = pa.concat_tables(
+        [SCAN_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in tables)]
+    ).unify_dictionaries()
     column = {name: joined.column(name).combine_chunks() for name in joined.column_names}
     scan = Scan(
         ids=column["id"],
         content_hashes=column["content_hash"],
         lines=column["line"].to_numpy(),
-        splits=np.repeat(np.arange(len(tables), dtype=np.int32), lengths),
+        pieces=column["piece"].to_numpy(),
         deleted=column["deleted"].to_numpy(zero_copy_only=False),
         errors=column["error"],
         messages=column["message"],
         paths=column["path"],
         types=dict(types["types"].most_common()),
         skipped=dict(types["skipped"].most_common()),
+        stands_for=column["stands_for"].cast(pa.string()),
     )
     return numbered, scan
+
+
+def _numbered(split: Split, first_line: dict[str, int], lines: Sequence[int]) -> Split:
+    """A split whose pieces know their first lines; `first_line` has that of the next piece of each file."""
+    pieces: list[Piece] = []
+    for piece, count in zip(split.pieces, lines, strict=True):
+        pieces.append(replace(piece, first_line=first_line.get(piece.path, 1)))
+        first_line[piece.path] = pieces[-1].first_line + count
+    return replace(split, pieces=tuple(pieces))
+
+
+def _with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), pa.array(values))

@@ -74,7 +74,7 @@ def read_log(path: str) -> TableLog:
 
 
 def _commits(path: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    for name, _ in files.list_files(files.join(path, "_delta_log", "*.json")):
+    for name, _ in files.list_files(files.join(path, "_delta_log"), "*.json"):
         stem = posixpath.basename(name.replace("\\", "/")).removesuffix(".json")
         if stem.isdigit():
             with files.open_read(name) as handle:

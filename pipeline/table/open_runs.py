@@ -105,7 +105,7 @@ def _process_identity(pid: int) -> str:
 def open_runs(table_path: str) -> list[OpenRun]:
     """The runs of a table that have not ended, oldest first."""
     found = []
-    for path, _ in files.list_files(files.join(runs_folder(table_path), "*", "run.json")):
+    for path, _ in files.list_files(runs_folder(table_path), "*/run.json"):
         folder = path.replace("\\", "/").rpartition("/")[0]
         try:
             with files.open_read(path) as handle:

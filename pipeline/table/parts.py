@@ -26,28 +26,30 @@ class Entry:
 
 def list_parts(table_path: str, run_id: str | None = None) -> dict[str, Entry]:
     """The part files of a table, or of one run only: name relative to the table -> file, by name."""
-    found = list_entries(files.join(table_path, part_pattern(run_id)))
+    found = list_entries(table_path, part_pattern(run_id))
     return {entry.path.replace("\\", "/").rpartition("/")[2]: entry for entry in found}
 
 
-def list_entries(pattern: str) -> list[Entry]:
-    """The files that match a glob, by path.
+def list_entries(folder: str, pattern: str) -> list[Entry]:
+    """The files of a folder that match a glob, by path.
 
     Raises:
         PermissionError: a folder that may hold such files cannot be read. Its files are not gone.
     """
-    return list(_local_entries(pattern) if files.is_local(pattern) else _remote_entries(pattern))
+    return list(
+        _local_entries(folder, pattern) if files.is_local(folder) else _remote_entries(folder, pattern)
+    )
 
 
-def _local_entries(pattern: str) -> Iterator[Entry]:
-    for path, size in files.list_files(pattern):
+def _local_entries(folder: str, pattern: str) -> Iterator[Entry]:
+    for path, size in files.list_files(folder, pattern):
         with suppress(FileNotFoundError):  # gone since it was listed
             yield Entry(path, size, os.path.getmtime(path))
 
 
-def _remote_entries(pattern: str) -> Iterator[Entry]:
+def _remote_entries(folder: str, pattern: str) -> Iterator[Entry]:
     from apache_beam.io.filesystems import FileSystems
 
-    found = FileSystems.match([pattern])[0].metadata_list
+    found = FileSystems.match([files.join(files.escape(folder), pattern)])[0].metadata_list
     for entry in sorted(found, key=lambda entry: entry.path):
         yield Entry(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)

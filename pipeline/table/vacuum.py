@@ -72,7 +72,7 @@ def _is_over(run: OpenRun, path: str, before: float) -> bool:
     """Whether a run has ended without saying so: its process is gone, or, on another machine, it shows no life."""
     if _is_going_on(run):
         return False
-    signs = [entry.updated for entry in list_entries(files.join(run.folder, "*"))]
+    signs = [entry.updated for entry in list_entries(run.folder, "*")]
     signs += [entry.updated for entry in list_parts(path, run.run_id).values()]
     return max(signs, default=0.0) < before
 
@@ -115,5 +115,5 @@ def _unfinished_files(path: str, before: float) -> Iterator[Leftover]:
 
 
 def _leftover_run(path: str, run: OpenRun) -> Leftover:
-    size = sum(entry.size for entry in list_entries(files.join(run.folder, "*")))
+    size = sum(entry.size for entry in list_entries(run.folder, "*"))
     return Leftover(f"{runs_folder('')}/{run.run_id}".lstrip("/"), "killed run", size)

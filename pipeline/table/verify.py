@@ -125,7 +125,7 @@ def _verify_part(
     if not files.exists(files.join(path, name)):
         found.problems.append(Problem("missing", name, "the log names this part file, and it is not there"))
         return none
-    size = files.list_files(files.join(path, name))[0][1]
+    size = files.size_of(files.join(path, name))
     if size != logged.size:
         found.problems.append(Problem("size", name, f"{size} bytes; the log says {logged.size}"))
     try:

@@ -27,7 +27,7 @@ def write_retries(folder: str, inference_id: str, retries: int) -> None:
 def read_retries(folder: str) -> Counter[str]:
     """Add up what all workers left, by endpoint."""
     totals: Counter[str] = Counter()
-    for path, _ in files.list_files(files.join(folder, "retries-*.json")):
+    for path, _ in files.list_files(folder, "retries-*.json"):
         with files.open_read(path) as handle:
             totals.update(orjson.loads(handle.read()))
     return totals

@@ -19,7 +19,7 @@ from transforms.read.extract.content_types import HEAD, TYPES, ContentType, cont
 from transforms.read.extract.library import library_version
 from transforms.read.extract.pool import Extracted, ExtractionError, Extractor
 from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id, title
-from transforms.records import BYTES_HASH, Document, Failure, Location, Sketch, Skipped, Split
+from transforms.records import BYTES_HASH, Document, Failure, Location, Piece, Sketch, Skipped
 
 Found = Sketch | Skipped | Failure
 
@@ -38,10 +38,9 @@ _LANGUAGES = {
 }
 
 
-def folder_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
-    """Sketch the documents of the files of a split; what is no document is skipped by type, or a failure."""
-    places = split.gathered or ((split.path, split.name),)
-    yield from enumerate(found for path, name in places for found in _File(path, source).documents(name))
+def folder_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
+    """Sketch what a file holds; what is no document is skipped by type, or a failure."""
+    yield from enumerate(_File(piece.path, source).documents(piece.name))
 
 
 @dataclass(frozen=True, slots=True)

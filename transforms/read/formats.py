@@ -1,34 +1,30 @@
-"""The source formats. To add one, write a generator of its rows in `readers.py` and give it a line in `FORMATS`."""
+"""The source formats. To add one, write a generator of its rows and give it a line in `FORMATS`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.read.archives import MEMBER_MARK, is_archive, open_file
+from transforms.read.archives import open_file
+from transforms.read.csv_rows import csv_rows
 from transforms.read.folder import folder_rows
+from transforms.read.json_rows import json_rows, jsonl_rows
+from transforms.read.parquet_rows import parquet_rows
 from transforms.read.readers import (
-    COMPRESSIONS,
     MARKDOWN_ENDINGS,
     BadDocumentError,
     Reader,
     Row,
     SourceFormat,
-    csv_rows,
     file_rows,
-    jsonl_rows,
-    parquet_rows,
 )
-from transforms.records import Split
+from transforms.read.unpack import COMPRESSIONS, DAMAGE, is_compressed
+from transforms.records import Piece
 
 Range = tuple[int, int]
 """Start and end of a piece of a file, end exclusive, in whatever unit its reader counts; -1 is the end of the file."""
-
-
-def is_compressed(path: str) -> bool:
-    """Whether a file's ending says that it must be unpacked, which only works from its beginning."""
-    return path.endswith(tuple(COMPRESSIONS)) or MEMBER_MARK in path or is_archive(path)
 
 
 def _whole(path: str, size: int, split_bytes: int) -> list[Range]:
@@ -36,15 +32,20 @@ def _whole(path: str, size: int, split_bytes: int) -> list[Range]:
 
 
 def _byte_ranges(path: str, size: int, split_bytes: int) -> list[Range]:
-    if is_compressed(path):
+    if is_compressed(path) or size <= split_bytes:
         return [(0, -1)]
     return [(start, min(start + split_bytes, size)) for start in range(0, size, split_bytes)]
 
 
 def _row_groups(path: str, size: int, split_bytes: int) -> list[Range]:
     """Ranges of row groups, each of about `split_bytes` uncompressed bytes."""
-    with open_file(path) as handle:
-        metadata: Any = pq.read_metadata(handle)
+    if size <= split_bytes // 16:
+        return [(0, -1)]  # not worth a look inside
+    try:
+        with open_file(path) as handle:
+            metadata: Any = pq.read_metadata(handle)
+    except (pa.ArrowException, OSError):
+        return [(0, -1)]  # its reader says what is wrong with it
     ranges, start, held = [], 0, 0
     for group in range(metadata.num_row_groups):
         held += metadata.row_group(group).total_byte_size
@@ -59,11 +60,11 @@ class Format:
     """Everything that is particular about one source format.
 
     Attributes:
-        read: reads the rows of a split.
+        read: reads the rows of a piece of a file.
         endings: the files of a folder that belong to it, each also with ``.gz`` or ``.zst`` behind it.
         cut: cuts a file into pieces that are read independently; takes its path, its size and the bytes of a piece.
         is_one_document: whether a whole file is one document; its failures then name no line.
-        is_folder: whether all files belong to it, whatever they are, many of them to a split.
+        is_folder: whether all files belong to it, whatever they are.
     """
 
     read: Reader
@@ -86,23 +87,35 @@ class Format:
 
 FORMATS = {
     "jsonl": Format(jsonl_rows, (".jsonl", ".ndjson", ".json"), cut=_byte_ranges),
+    "json": Format(json_rows, (".json",)),
     "parquet": Format(parquet_rows, (".parquet",), cut=_row_groups),
-    "csv": Format(csv_rows, (".csv",)),
+    "csv": Format(csv_rows, (".csv", ".tsv")),
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
     "files": Format(folder_rows, (), is_one_document=True, is_folder=True),
 }
 
 
-def read_rows(split: Split, source: SourceFormat) -> Iterator[Row]:
-    """The rows of a split; a damaged archive costs what is behind the damage, and one failure stands for it."""
+def read_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
+    """The rows of a piece of a file; a damaged file costs what is behind the damage, and one failure stands for it.
+
+    Raises:
+        OSError: the file cannot be opened, which says nothing about what it holds.
+    """
+    if piece.problem is not None:
+        yield 0, BadDocumentError(piece.problem, "rest of the file")
+        return
     number = -1
     try:
-        for number, fields in FORMATS[source.format].read(split, source):
+        for number, fields in FORMATS[source.format].read(piece, source):
             yield number, fields
     except (FileNotFoundError, PermissionError):
         raise
-    except OSError as error:
-        if not is_compressed(split.path):
+    except DAMAGE as error:
+        if FORMATS[source.format].is_folder or not is_compressed(piece.path):
             raise
-        yield number + 1, BadDocumentError(f"the compressed file is damaged from here on: {error}")
+        problem = f"the compressed file is damaged from here on: {error}"
+        yield number + 1, BadDocumentError(problem, "rest of the file")
+    except (UnicodeError, LookupError) as error:
+        problem = f"the file cannot be read as source.encoding [{source.encoding}] from here on: {error}"
+        yield number + 1, BadDocumentError(problem, "rest of the file")

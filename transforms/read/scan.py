@@ -7,6 +7,7 @@ over an unchanged source does nothing else.
 import json
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -15,21 +16,23 @@ from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.read.documents import read_documents
-from transforms.read.readers import SourceFormat
+from transforms.read.readers import BadDocumentError, SourceFormat
 from transforms.records import Document, Failure, Sketch, Skipped, Split
 
 SCAN_SCHEMA = pa.schema(
     [
         pa.field("id", pa.large_string()),
         pa.field("content_hash", pa.large_string()),
+        pa.field("piece", pa.int32()),
         pa.field("line", pa.int64()),
         pa.field("deleted", pa.bool_(), nullable=False),
         pa.field("error", pa.large_string()),
         pa.field("message", pa.large_string()),
         pa.field("path", pa.large_string()),
+        pa.field("stands_for", pa.dictionary(pa.int8(), pa.string())),
     ]
 )
-"""One row for each document or unreadable line; `line` counts from 0 within the split.
+"""One row for each document or unreadable line; `piece` counts from 0 within the split, `line` within the piece.
 
 `path` is null but for a failure of a whole file, which the split may have several of.
 
@@ -46,40 +49,63 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
         deleted_field: name of the boolean field that marks a tombstone.
 
     Returns:
-        A table of `SCAN_SCHEMA`. The schema's metadata has the number of lines of the split as `lines`, and as JSON the
-        documents by type and the skipped files by type, where the format knows types.
+        A table of `SCAN_SCHEMA`. The schema's metadata has as JSON the number of lines of each piece, and where the
+        format knows types, the documents and the skipped files by type.
     """
     types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
     columns: dict[str, list[object]] = {name: [] for name in SCAN_SCHEMA.names}
     batches: list[pa.RecordBatch] = []
-    lines = 0
-    for line, found in read_documents(split, source):
-        lines = line - split.first_line + 1
-        if isinstance(found, Sketch):
-            types["types"][found.content_type] += 1
-        elif isinstance(found, Skipped):
-            types["skipped"][found.content_type] += 1
-        if found is None or isinstance(found, Skipped):
-            continue
-        row = _scan_row(found, split.path, deleted_field)
-        # Counted from the split's start: where that lies in the file is known when all splits have been scanned.
-        for name, value in zip(columns, (row[0], row[1], lines - 1, *row[2:]), strict=True):
-            columns[name].append(value)
-        if len(columns["line"]) >= 10_000:
-            batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
-            columns = {name: [] for name in SCAN_SCHEMA.names}
+    lines = [0] * len(split.pieces)
+    for number, piece in enumerate(split.pieces):
+        for line, found in read_documents(piece, source):
+            lines[number] = line - piece.first_line + 1
+            if isinstance(found, Sketch):
+                types["types"][found.content_type] += 1
+            elif isinstance(found, Skipped):
+                types["skipped"][found.content_type] += 1
+            if found is None or isinstance(found, Skipped):
+                continue
+            row = _scan_row(found, piece.path, deleted_field)
+            # Counted from the piece's start: where that lies in the file is known when all have been scanned.
+            place = (number, lines[number] - 1)
+            for values, value in zip(columns.values(), (*row[:2], *place, *row[2:]), strict=True):
+                values.append(value)
+            if len(columns["line"]) >= 10_000:
+                batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
+                columns = {name: [] for name in SCAN_SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
-    metadata = {"lines": str(lines)} | {name: json.dumps(counts) for name, counts in types.items()}
+    metadata = {name: json.dumps(counts) for name, counts in {"lines": lines, **types}.items()}
     return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata(metadata)
 
 
 def _scan_row(found: Document | Sketch | Failure, path: str, deleted_field: str | None) -> tuple[object, ...]:
+    """The columns of a row but for its place."""
     if isinstance(found, Failure):
-        other = None if found.path == path and found.line else found.path
-        return found.document_id, None, False, found.error, found.message, other
-    fields = found.source if isinstance(found, Document) else {}
-    deleted = deleted_field is not None and fields.get(deleted_field) is True
-    return found.id, found.content_hash, deleted, None, None, None
+        other = None if found.path == path else found.path
+        return found.document_id, None, False, found.error, found.message, other, found.stands_for
+    mark = found.source.get(deleted_field) if deleted_field and isinstance(found, Document) else None
+    try:
+        deleted = is_deleted(mark, deleted_field or "")
+    except BadDocumentError as error:
+        return found.id, None, False, type(error).__name__, str(error), None, "document"
+    return found.id, found.content_hash, deleted, None, None, None, None
+
+
+def is_deleted(value: Any, field: str) -> bool:
+    """Whether a document's mark says that it is deleted; CSV has only text, and pandas writes ``True``.
+
+    Raises:
+        BadDocumentError: it says neither yes nor no.
+    """
+    if value is None:
+        return False
+    found = _MARKS.get(str(value).strip().lower())
+    if found is None:
+        raise BadDocumentError(f"source.deleted: [{field}] is [{str(value)[:40]}], neither true nor false")
+    return found
+
+
+_MARKS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
 @dataclass

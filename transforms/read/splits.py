@@ -1,68 +1,109 @@
 """Split a source into pieces that workers read independently."""
 
 import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from transforms import files
 from transforms.read.archives import MEMBER_MARK, is_archive, list_members
 from transforms.read.formats import FORMATS
-from transforms.records import Split
+from transforms.records import Piece, Split
 
-GATHERED_FILES = 2_000
-"""Most files of one split."""
+SMALL_FILE = 4096
+"""A file costs as much as so many bytes, for opening it."""
 
 
-def list_splits(paths: list[str], format: str, split_bytes: int) -> list[Split]:
-    """Find the source files and cut them into splits, in source order (paths as given, files by name).
+@dataclass(frozen=True)
+class Listing:
+    """What the paths of a source lead to.
+
+    Attributes:
+        splits: the files that are read, in source order (paths as given, files by name).
+        skipped: files of the configured folders that the format does not read, by ending.
+    """
+
+    splits: list[Split]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def list_source(paths: list[str], format: str, split_bytes: int) -> Listing:
+    """Find the source files, cut large ones into pieces, and gather small ones, so that splits are of one size.
 
     Raises:
         FileNotFoundError: a path matches no file.
     """
-    splits: list[Split] = []
-    gathered: list[tuple[str, str]] = []
+    listing = Listing([])
+    gathered: list[Piece] = []
     held = 0
+    for piece in _pieces(paths, format, split_bytes, listing.skipped):
+        cost = max(piece.size, SMALL_FILE)
+        if gathered and held + cost > split_bytes:
+            listing.splits.append(Split(len(listing.splits), tuple(gathered)))
+            gathered, held = [], 0
+        gathered.append(piece)
+        held += cost
+    if gathered:
+        listing.splits.append(Split(len(listing.splits), tuple(gathered)))
+    return listing
+
+
+def _pieces(paths: list[str], format: str, split_bytes: int, skipped: Counter[str]) -> Iterator[Piece]:
     seen: set[str] = set()
     for configured in paths:
-        root, found = _expand(configured, format)
+        root, found = _expand(configured, format, skipped)
         if not found:
-            raise FileNotFoundError(f"source.path [{configured}] matches no {format} file")
+            others = ", ".join(f"{count:,} {ending}" for ending, count in skipped.most_common(5))
+            raise FileNotFoundError(
+                f"source.path [{configured}] matches no {format} file{f'; there are {others}' if others else ''}"
+            )
         for path, size in found:
             if path in seen:
                 continue
             seen.add(path)
             name = path[len(root) :].lstrip("/\\").replace(MEMBER_MARK, "/") or os.path.basename(path)
-            if FORMATS[format].is_folder:
-                gathered.append((path, name))
-                held += size
-                if held >= split_bytes or len(gathered) >= GATHERED_FILES:
-                    splits.append(_gather(len(splits), gathered, held))
-                    gathered, held = [], 0
+            problem = _problem(path)
+            if problem is not None:
+                yield Piece(_printable(path), 0, -1, _printable(name), size, problem=problem)
                 continue
             for start, end in FORMATS[format].cut(path, size, split_bytes):
-                splits.append(Split(len(splits), path, start, end, name))
-    if gathered:
-        splits.append(_gather(len(splits), gathered, held))
-    return splits
+                yield Piece(path, start, end, name, size if end < 0 else min(size, split_bytes))
 
 
-def _gather(index: int, gathered: list[tuple[str, str]], size: int) -> Split:
-    path, name = gathered[0]
-    return Split(index, path, 0, size, name, gathered=tuple(gathered))
+def _problem(path: str) -> str | None:
+    """Why a file that was found cannot be read, as far as that is known now."""
+    if path != _printable(path):
+        return "the file's name is not valid UTF-8; rename the file"
+    if files.is_local(path) and os.path.islink(path) and not os.path.exists(path):
+        return "the file is a link that leads nowhere"
+    return None
 
 
-def _expand(configured: str, format: str) -> tuple[str, list[tuple[str, int]]]:
+def _printable(path: str) -> str:
+    """A path with the bytes that are no UTF-8 written out."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _expand(configured: str, format: str, skipped: Counter[str]) -> tuple[str, list[tuple[str, int]]]:
     """The folder that names are relative to, and the files of one configured path."""
-    if files.is_glob(configured):
-        return files.root_of(configured), _with_members(files.list_files(configured), format)
     is_folder = os.path.isdir(configured) if files.is_local(configured) else configured.endswith("/")
     if not is_folder:
-        return os.path.dirname(configured), _with_members(files.list_files(configured), format)
-    found = files.list_files(files.join(configured, "**"), hidden=False)
-    matches = FORMATS[format].matches
-    wanted = [(path, size) for path, size in found if matches(path) or is_archive(path)]
-    return configured, _with_members(wanted, format)
+        root, found = files.find_files(configured)
+        return root, _with_members(found, format, skipped)
+    found = files.list_files(configured, hidden=False)
+    wanted = [(path, size) for path, size in found if is_archive(path) or _is_read(path, format, skipped)]
+    return configured, _with_members(wanted, format, skipped)
 
 
-def _with_members(found: list[tuple[str, int]], format: str) -> list[tuple[str, int]]:
+def _is_read(path: str, format: str, skipped: Counter[str]) -> bool:
+    """Whether a file of a folder or an archive belongs to the format; the others are counted."""
+    matches = FORMATS[format].matches(path)
+    if not matches:
+        skipped[os.path.splitext(_printable(path))[1].lower() or "without an ending"] += 1
+    return matches
+
+
+def _with_members(found: list[tuple[str, int]], format: str, skipped: Counter[str]) -> list[tuple[str, int]]:
     """Put the members of the format in place of the zip and tar files that hold them."""
     if FORMATS[format].is_folder:
         return found
@@ -78,6 +119,6 @@ def _with_members(found: list[tuple[str, int]], format: str) -> list[tuple[str, 
         except OSError:
             expanded.append((path, size))  # reading it will say what is wrong
         else:
-            matches = FORMATS[format].matches
-            expanded += [(f"{path}{MEMBER_MARK}{name}", bytes_) for name, bytes_ in inside if matches(name)]
+            members = [(name, bytes_) for name, bytes_ in inside if _is_read(name, format, skipped)]
+            expanded += [(f"{path}{MEMBER_MARK}{name}", bytes_) for name, bytes_ in members]
     return expanded

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
@@ -19,10 +21,11 @@ from transforms.read.extract.pool import Extractor
 from transforms.read.folder import extract_document
 from transforms.read.formats import FORMATS
 from transforms.read.readers import BadDocumentError, SourceFormat
-from transforms.records import DONE, FAILED, Document, Failure, PreviousRow, Sketch, Split
+from transforms.records import DONE, FAILED, Document, Failure, Piece, PreviousRow, Sketch, Split
 
 WORK_SCHEMA = pa.schema(
     [
+        pa.field("piece", pa.int32()),
         pa.field("line", pa.int64()),
         pa.field("id", pa.large_string()),
         pa.field("content_hash", pa.large_string()),
@@ -30,7 +33,8 @@ WORK_SCHEMA = pa.schema(
         pa.field("previous_row", pa.int64()),
     ]
 )
-"""One row for each document of a split to work on, by line; `previous_*` is null for a new document."""
+"""One row for each document of a split to work on, by piece of the split and line of the file;
+`previous_*` is null for a new document."""
 
 
 def work_path(folder: str, index: int) -> str:
@@ -38,8 +42,8 @@ def work_path(folder: str, index: int) -> str:
     return files.join(folder, f"work-{index:06d}.parquet")
 
 
-Planned = tuple[Found, tuple[Any, ...]]
-"""What was found where the plan has a document, and the document's row of the work list."""
+Planned = tuple[Piece, Found, tuple[Any, ...]]
+"""A piece, what was found where the plan has a document, and the document's row of the work list."""
 
 
 def read_work(
@@ -60,13 +64,13 @@ def read_work(
     """
 
     def finish(planned: Planned) -> Document | Failure:
-        found, entry = planned
+        piece, found, entry = planned
         if isinstance(found, Sketch) and found.content_hash == entry[2]:
             assert extraction is not None
             found = extraction.document(found)
         if isinstance(found, Failure) and found.error == "ExtractionError":
             return found
-        return _planned_document(split, source, found, entry, plain)
+        return _planned_document(piece, source, found, entry, plain)
 
     planned = _planned(split, source, work)
     # Sketches are extracted several at a time, by processes of their own.
@@ -76,28 +80,32 @@ def read_work(
 def _planned(split: Split, source: SourceFormat, work: pa.Table) -> Iterator[Planned]:
     """Go through the split and the work list side by side."""
     columns = (work.column(name).to_pylist() for name in WORK_SCHEMA.names)
-    planned = zip(*columns, strict=True)
+    for number, entries in groupby(zip(*columns, strict=True), key=itemgetter(0)):
+        yield from _read_piece(split.pieces[number], source, (entry[1:] for entry in entries))
+
+
+def _read_piece(piece: Piece, source: SourceFormat, planned: Iterator[tuple[Any, ...]]) -> Iterator[Planned]:
     entry = next(planned, None)
-    for line, found in read_documents(split, source):
+    for line, found in read_documents(piece, source):
         if entry is None:
             return
         if line != entry[0]:
             continue
-        yield found, entry
+        yield piece, found, entry
         entry = next(planned, None)
     while entry is not None:
-        yield None, entry
+        yield piece, None, entry
         entry = next(planned, None)
 
 
 def _planned_document(
-    split: Split, source: SourceFormat, found: Found, entry: tuple[Any, ...], plain: dict[str, str]
+    piece: Piece, source: SourceFormat, found: Found, entry: tuple[Any, ...], plain: dict[str, str]
 ) -> Document | Failure:
     line, document_id, content_hash, part, row = entry
     if not isinstance(found, Document) or (found.id, found.content_hash) != (document_id, content_hash):
-        path, place = (document_id, 0) if split.gathered else (split.path, FORMATS[source.format].line(line))
+        place = FORMATS[source.format].line(line)
         message = "the source changed during the run"
-        return Failure("read", document_id, path, place, "BadDocumentError", message)
+        return Failure("read", document_id, piece.path, place, "BadDocumentError", message)
     previous = None if part is None else PreviousRow(part, row)
     try:
         columns = {name: plain_value(found.source, name, type_) for name, type_ in plain.items()}

@@ -21,11 +21,12 @@ def make_scan(lines) -> Scan:
         ids=pa.array([line[0] for line in lines], pa.large_string()),
         content_hashes=pa.array([line[1] for line in lines], pa.large_string()),
         lines=np.arange(count, dtype=np.int64) + 1,
-        splits=np.zeros(count, np.int32),
+        pieces=np.zeros(count, np.int32),
         deleted=np.array([line[2] for line in lines], bool),
         errors=pa.array([None if line[0] else "BadDocumentError" for line in lines], pa.large_string()),
         messages=pa.array([None if line[0] else "bad" for line in lines], pa.large_string()),
         paths=pa.nulls(count, pa.large_string()),
+        stands_for=pa.array([None if line[0] else "document" for line in lines]),
     )
 
 

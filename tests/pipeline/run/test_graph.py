@@ -18,15 +18,15 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.run import graph
 from pipeline.table.open_runs import RunContext
-from transforms.records import Split
+from transforms.records import Piece, Split
 from transforms.table.rewrite import PartRewrite
 
 GROUP = common_urns.primitives.GROUP_BY_KEY.urn
 ACCELERATOR = common_urns.resource_hints.ACCELERATOR.urn
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
 SPLITS = [
-    Split(0, "corpus.jsonl", 0, 100, "corpus.jsonl"),
-    Split(1, "corpus.jsonl", 100, 200, "corpus.jsonl"),
+    Split(0, (Piece("corpus.jsonl", 0, 100, "corpus.jsonl"),)),
+    Split(1, (Piece("corpus.jsonl", 100, 200, "corpus.jsonl"),)),
 ]
 
 

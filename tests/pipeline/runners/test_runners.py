@@ -35,7 +35,7 @@ from pipeline.run import graph
 from pipeline.runners.execute import RUNNERS, check_runner, create_runner, pipeline_options
 from pipeline.runners.worker_package import build_worker_package
 from pipeline.table.open_runs import RunContext, now
-from transforms.records import Split
+from transforms.records import Piece, Split
 
 IMAGE = "europe-docker.pkg.dev/acme/images/semantic-ingest:1"
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
@@ -220,7 +220,10 @@ def dataflow(monkeypatch: pytest.MonkeyPatch) -> StubbedDataflow:
     pipeline = beam.Pipeline(runner=create_runner(settings.runner), options=options)
     run = RunContext("run-1", now(), "gs://acme/table/_runs/run-1")
     graph.embed_graph(
-        pipeline, resolve(settings), run, [Split(0, "gs://acme/corpus.jsonl", 0, 10, "corpus.jsonl")]
+        pipeline,
+        resolve(settings),
+        run,
+        [Split(0, (Piece("gs://acme/corpus.jsonl", 0, 10, "corpus.jsonl"),))],
     )
     pipeline.run()
     return stub

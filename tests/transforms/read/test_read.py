@@ -17,17 +17,22 @@ from transforms import files
 from transforms.read.documents import read_documents
 from transforms.read.formats import FORMATS
 from transforms.read.readers import SourceFormat
-from transforms.read.splits import list_splits
+from transforms.read.splits import list_source
 from transforms.records import Document, Failure, Split
 
 JSONL = SourceFormat("jsonl", "_id", 1_000_000)
 
 
+def list_pieces(paths, format="jsonl", split_bytes=1 << 20):
+    """The pieces of all splits."""
+    return [piece for split in list_source(paths, format, split_bytes).splits for piece in split.pieces]
+
+
 def read_all(path, source=JSONL, split_bytes=1 << 25):
     """All documents and failures of a path."""
     found = []
-    for split in list_splits([str(path)], source.format, split_bytes):
-        found += [one for _, one in read_documents(split, source) if one is not None]
+    for piece in list_pieces([str(path)], source.format, split_bytes):
+        found += [one for _, one in read_documents(piece, source) if one is not None]
     return found
 
 
@@ -133,10 +138,10 @@ def test_parquet_rows_become_json_values(tmp_path):
     ]
 
 
-def test_parquet_bytes_have_no_json_form(tmp_path):
+def test_parquet_bytes_are_base64(tmp_path):
     pq.write_table(pa.table({"_id": ["1"], "raw": [b"\x00\xff"]}), tmp_path / "a.parquet")
-    (failure,) = read_all(tmp_path / "a.parquet", SourceFormat("parquet", "_id", 1000))
-    assert "bytes has no JSON form" in failure.message
+    (document,) = read_all(tmp_path / "a.parquet", SourceFormat("parquet", "_id", 1000))
+    assert document.source == {"raw": "AP8="}
 
 
 def test_csv_rows_may_span_lines_and_a_bad_row_costs_itself(tmp_path):
@@ -170,7 +175,7 @@ def test_text_that_is_not_utf8_is_a_failure_of_the_file(tmp_path):
 
 def test_a_path_that_matches_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"matches no jsonl file"):
-        list_splits([str(tmp_path / "*.jsonl")], "jsonl", 1000)
+        list_pieces([str(tmp_path / "*.jsonl")], "jsonl", 1000)
 
 
 def test_a_line_in_another_encoding_names_its_byte(tmp_path):
@@ -199,9 +204,9 @@ def test_globs(tmp_path, monkeypatch, pattern, names):
     for name in ("a.jsonl", "notes.md", "sub/b.jsonl", "sub/deep/c.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
-    assert files.list_files(f"{tmp_path}/{pattern}") == [(f"{tmp_path}/{name}", 2) for name in names]
+    assert files.find_files(f"{tmp_path}/{pattern}")[1] == [(f"{tmp_path}/{name}", 2) for name in names]
     monkeypatch.chdir(tmp_path)
-    assert [path for path, _ in files.list_files(pattern)] == names
+    assert [path for path, _ in files.find_files(pattern)[1]] == names
 
 
 @pytest.mark.parametrize("pattern", ["", "/**/*.jsonl", "/*/*.jsonl"])
@@ -218,8 +223,8 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_deletion(tmp_path, monk
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match=r"Permission denied: .*sub"):
-        list_splits([f"{tmp_path}{pattern}"], "jsonl", 1 << 20)
-    assert len(list_splits([f"{tmp_path}/*.jsonl"], "jsonl", 1 << 20)) == 1  # nothing below can match
+        list_pieces([f"{tmp_path}{pattern}"], "jsonl", 1 << 20)
+    assert len(list_pieces([f"{tmp_path}/*.jsonl"], "jsonl", 1 << 20)) == 1  # nothing below can match
 
 
 def test_hidden_folders_of_a_source_folder_are_not_even_looked_into(tmp_path, monkeypatch):
@@ -233,14 +238,14 @@ def test_hidden_folders_of_a_source_folder_are_not_even_looked_into(tmp_path, mo
         return real(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert len(list_splits([str(tmp_path)], "jsonl", 1 << 20)) == 1
+    assert len(list_pieces([str(tmp_path)], "jsonl", 1 << 20)) == 1
 
 
 def test_a_glob_and_a_list_of_paths_keep_source_order(tmp_path):
     for name in ("b", "a", "c"):
         write_lines(tmp_path / f"{name}.jsonl", [{"_id": name}])
-    splits = list_splits([str(tmp_path / "c.jsonl"), str(tmp_path / "*.jsonl")], "jsonl", 1000)
-    assert [Path(split.path).stem for split in splits] == ["c", "a", "b"]
+    splits = list_source([str(tmp_path / "c.jsonl"), str(tmp_path / "*.jsonl")], "jsonl", 1000).splits
+    assert [Path(split.pieces[0].path).stem for split in splits] == ["c", "a", "b"]
     assert [split.index for split in splits] == [0, 1, 2]
     assert all(isinstance(split, Split) for split in splits)
 
