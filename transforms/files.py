@@ -107,7 +107,7 @@ def find_files(path: str) -> tuple[str, list[tuple[str, int]]]:
         The folder that they lie in, and (path, size in bytes) of each file, sorted by path.
     """
     if is_local(path) and os.path.lexists(path):
-        return os.path.dirname(path), [(path, _size(path))]
+        return os.path.dirname(path), [(path, size) for size in [_size(path)] if size >= 0]
     if not is_local(path) and (not is_glob(path) or exists(path)):
         entries = FileSystems.match([escape(path)])[0].metadata_list
         return os.path.dirname(path), [(entry.path, entry.size_in_bytes) for entry in entries]

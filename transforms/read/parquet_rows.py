@@ -30,7 +30,9 @@ def parquet_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
                 for fields in _documents(batch):
                     yield number, fields
                     number += 1
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, about the file as a whole
         what = "the file is empty, which no Parquet file is" if piece.size == 0 else f"{error}"
         yield number, BadDocumentError(f"not readable as Parquet from here on: {what}", "rest of the file")
 

@@ -26,9 +26,10 @@ def is_compressed(path: str) -> bool:
 
 @contextmanager
 def open_unpacked(path: str) -> Iterator[IO[bytes]]:
-    """Open a file, or a member of an archive, decompressing by its ending; gzip members that follow one another are one stream.
+    """Open a file, or a member of an archive, decompressing by its ending.
 
-    NUL bytes behind the last member of a gzip file are padding, as tapes and some object stores leave it.
+    Compressed files that follow one another in one file are one stream. NUL bytes behind the last member of a gzip
+    file are padding, as tapes and some object stores leave it.
     """
     ending = os.path.splitext(path)[1].lower()
     with open_file(path) as handle:

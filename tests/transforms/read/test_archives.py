@@ -19,7 +19,7 @@ from transforms.read import archives
 from transforms.read.archives import members
 from transforms.read.documents import read_documents
 from transforms.read.readers import SourceFormat
-from transforms.read.splits import list_splits
+from transforms.read.splits import list_source
 from transforms.records import Document, Failure
 
 ENTRIES = (("a/one.txt", b"first"), ("b.txt", b"second"))
@@ -189,8 +189,10 @@ def archive(kind: str, *entries: tuple[str, bytes]) -> bytes:
 
 def documents_of(path, source_format: str) -> list[Document | Failure]:
     source = SourceFormat(source_format, "_id", 1 << 20)
-    splits = list_splits([str(path)], source_format, 1 << 20)
-    return [one for split in splits for _, one in read_documents(split, source) if one is not None]
+    splits = list_source([str(path)], source_format, 1 << 20).splits
+    return [
+        one for split in splits for piece in split.pieces for _, one in read_documents(piece, source) if one
+    ]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "tar.bz2", "tar.zst"])

@@ -150,7 +150,8 @@ def test_csv_rows_may_span_lines_and_a_bad_row_costs_itself(tmp_path):
     first, short, invalid, last = read_all(path, SourceFormat("csv", "_id", 1000))
     assert first.source == {"text": "one\nline"}
     assert "1 fields, the header has 2" in short.message
-    assert (short.line, invalid.message) == (4, "the row is not valid UTF-8")
+    assert short.line == 4
+    assert "not valid in the file's encoding" in invalid.message
     assert last.id == "4"
 
 
@@ -170,7 +171,7 @@ def test_a_folder_gives_the_files_of_its_format_and_names_relative_to_it(tmp_pat
 def test_text_that_is_not_utf8_is_a_failure_of_the_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"abc\xff")
     (failure,) = read_all(tmp_path, SourceFormat("text", "_id", 1000))
-    assert (failure.line, failure.message) == (0, "the file is not valid UTF-8: byte 3")
+    assert (failure.line, failure.message) == (0, "the file is not valid UTF-8: byte 3; convert it to UTF-8")
 
 
 def test_a_path_that_matches_nothing_is_an_error(tmp_path):
