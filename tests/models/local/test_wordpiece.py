@@ -64,7 +64,7 @@ def rows(ids: np.ndarray, lengths: np.ndarray) -> list[list]:
 def assert_equal(reference: Tokenizer, texts: list[str], tokens: Tokens | None = None) -> int:
     """Compare ids, offsets and counts; returns how many texts the library was left with."""
     tokens = tokens or Tokens(reference, None)
-    assert tokens._word_piece is not None
+    assert tokens._fast is not None
     expected = reference.encode_batch(texts)
     found = tokens.encode(texts, offsets=True)
     assert found.offsets is not None
@@ -79,7 +79,7 @@ def assert_equal(reference: Tokenizer, texts: list[str], tokens: Tokens | None =
     ):
         assert ids == one.ids, ascii(text)
         assert [tuple(place) for place in places] == one.offsets, ascii(text)
-    return len(tokens._word_piece.encode(texts, None)[1])
+    return len(tokens._fast.encode(texts, None)[1])
 
 
 def shipped_texts() -> Iterator[str]:
@@ -121,16 +121,16 @@ def test_every_code_point(options: dict[str, bool | None], points: list[int]) ->
         characters = [chr(point) for point in points[start : start + size]]
         out = {"x", "y", *"".join(map(normalize, characters))}
         tokens = Tokens(reference := build([*out, *("##" + one for one in out)], **options), None)
-        assert tokens._word_piece is not None
+        assert tokens._fast is not None
         # Those that are left to the library are set aside: they would take others with them.
         words = [f"x{character}y" for character in characters]
-        left = set(tokens._word_piece.encode(words, None)[1].tolist())
+        left = set(tokens._fast.encode(words, None)[1].tolist())
         assert len(left) < 100
         done = [word for place, word in enumerate(words) if place not in left]
         texts = [" ".join(done[first : first + 64]) for first in range(0, len(done), 64)]
         expected = np.concatenate([one.ids for one in reference.encode_batch_fast(texts)])
         np.testing.assert_array_equal(tokens.encode(texts).ids, expected)
-        assert not len(tokens._word_piece.encode(texts, None)[1])
+        assert not len(tokens._fast.encode(texts, None)[1])
 
 
 def added_tokens() -> st.SearchStrategy[tuple[AddedToken, ...]]:
@@ -216,7 +216,7 @@ def test_a_window_cuts_as_the_library_does(window: int) -> None:
         *(odd_text(random, ["the", "##s"]) for _ in range(200)),
     ]
     tokens, by_library = Tokens(MINILM, window), Tokens(MINILM, window)
-    by_library._word_piece = None
+    by_library._fast = None
     found, expected = tokens.encode(texts, offsets=True), by_library.encode(texts, offsets=True)
     for name in ("ids", "lengths", "is_truncated", "offsets"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
@@ -225,7 +225,7 @@ def test_a_window_cuts_as_the_library_does(window: int) -> None:
 
 
 def test_a_window_without_room_for_special_tokens_is_the_librarys() -> None:
-    assert Tokens(MINILM, 1)._word_piece is None
+    assert Tokens(MINILM, 1)._fast is None
     assert Tokens(MINILM, 1).encode(["a b"]).lengths.tolist() == [1]
 
 
@@ -319,7 +319,7 @@ def test_without_the_compiled_code_the_library_works(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "models._wordpiece", None)
     monkeypatch.delattr(sys.modules["models"], "_wordpiece", raising=False)
     tokens = Tokens(MINILM, 16)
-    assert tokens._word_piece is None
+    assert tokens._fast is None
     assert tokens.encode(["Hello, wörld"]).ids.tolist() == expected
 
 
