@@ -17,7 +17,8 @@ HAS_MAVEN := $(shell command -v java >/dev/null && command -v mvn)
 HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-browser)
 HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpuinfo | head -1)
 CLIENTS := build/clients
-LEFT_OUT := $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
+HAS_POSTGRES := $(wildcard /usr/lib/postgresql/*/bin/initdb)
+LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clients clean
@@ -26,7 +27,7 @@ run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
 	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika)
+test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika $(SERVERS)/elasticsearch-9.5.3)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
 	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
@@ -36,7 +37,7 @@ test-long: $(VENV)/installed-dev $(if $(HAS_MAVEN),flink-jar)
 	$(PYTEST) -m "long and not cluster $(LEFT_OUT)"
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not tika and not cluster $(LEFT_OUT)" -x
+	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not tika and not servers and not postgres and not cluster $(LEFT_OUT)" -x
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

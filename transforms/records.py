@@ -20,6 +20,10 @@ BYTES_HASH = ":bytes"
 """Ends a content hash that is one of a file's bytes, not of the row's ``_source``."""
 
 
+VERSION_HASH = ":version"
+"""Ends a content hash that is one of a row's key and time of change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A source file, or a range of one.
@@ -93,10 +97,12 @@ class Document:
         id: the document's ``_id``.
         source: the document itself, JSON values only.
         content_hash: 32 hexadecimal digits over the whole `source`; equal content has an equal hash. Where the
-            document is extracted from a file, they are over the file's bytes, with ``:bytes`` behind them.
+            document is extracted from a file, they are over the file's bytes, with ``:bytes`` behind
+            them; where a database says when a row changed, they are over that, with ``:version`` behind them.
         location: where it came from, for failure reports.
         columns: full name of each plain mapped field -> its value, in the column's type.
         previous: its row in the table, if there is one; its embeddings are reused where a chunk's text is the same.
+        brought: semantic field -> what inference has stored of it elsewhere, as ``_inference_fields`` has it.
     """
 
     id: str
@@ -105,6 +111,7 @@ class Document:
     location: Location
     columns: dict[str, Any] = field(default_factory=dict)
     previous: PreviousRow | None = None
+    brought: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

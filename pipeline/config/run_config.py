@@ -4,6 +4,8 @@ A config is complete and readable alone. Unknown keys are errors, every default 
 ``check --print``, and a problem names its place in the file.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +21,13 @@ from pydantic import (
 
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.mapping import Mappings
+from transforms.read.servers.connection import Connection
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+_REFERENCE = re.compile(r"(env|file):")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 
 
 class Section(BaseModel):
@@ -53,6 +60,13 @@ class SourceConfig(Section):
         format: how a file holds its documents; `text` and `markdown` files are one document each, with the
             fields `path`, `title` and `text`; `files` are documents of any kind, see docs/documents.md.
         path: a file, folder or glob, or a list of them; any scheme that Beam's FileSystems knows.
+        url: for `sql` any URL of SQLAlchemy's, for `elasticsearch` the cluster's. One with a password is written
+            `env:NAME` or `file:PATH`.
+        table: for `sql`, the table or view to read.
+        query: for `sql` a statement in its place, for `elasticsearch` a query; null reads all documents.
+        updated_at: for `sql`, a column that changes whenever the row does: other rows are not read again.
+        index: for `elasticsearch`, an index, alias or data stream.
+        api_key: for `elasticsearch`, written `env:NAME` or `file:PATH`.
         id: name of the field that holds the document's id; null derives the id from the content.
         sync: `full`, what the source no longer has is deleted from the table; `incremental`, it is kept.
         deleted: name of a boolean field; a document where it is true is deleted.
@@ -66,8 +80,14 @@ class SourceConfig(Section):
         extract: bounds on the extraction of documents, for the format `files`.
     """
 
-    format: Literal["jsonl", "json", "parquet", "csv", "text", "markdown", "files"]
-    path: str | list[str]
+    format: Literal["jsonl", "json", "parquet", "csv", "text", "markdown", "files", "sql", "elasticsearch"]
+    path: str | list[str] | None = None
+    url: str | None = None
+    table: str | None = None
+    query: str | dict[str, Any] | None = None
+    updated_at: str | None = None
+    index: str | None = None
+    api_key: str | None = None
     id: str | None = "_id"
     sync: Literal["full", "incremental"] = "full"
     deleted: str | None = None
@@ -98,10 +118,51 @@ class SourceConfig(Section):
                 raise ValueError(f"[{name}] says how CSV is read, and source.format is [{self.format}]")
         return self
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> "SourceConfig":
+        """Each format has keys of its own; those of another would have no effect."""
+        keys = {
+            "sql": ("url", "table", "query", "updated_at"),
+            "elasticsearch": ("url", "index", "query", "api_key"),
+        }
+        own = keys.get(self.format, ("path",))
+        for name in ("path", "url", "table", "query", "updated_at", "index", "api_key"):
+            if getattr(self, name) is not None and name not in own:
+                raise ValueError(f"`{name}` has no meaning for format {self.format}; it has {', '.join(own)}")
+        required = {"sql": ("url", "id"), "elasticsearch": ("url", "index")}.get(self.format, ("path",))
+        for name in required:
+            if getattr(self, name) is None:
+                raise ValueError(f"format {self.format} needs `{name}`")
+        if self.format == "sql" and (self.table is None) == (self.query is None):
+            raise ValueError("format sql needs either `table` or `query`")
+        if self.format == "elasticsearch" and self.id != "_id":
+            raise ValueError("the id of a document from an index is its `_id`")
+        for name in ("url", "api_key"):
+            value = getattr(self, name)
+            if (
+                value is not None
+                and not _REFERENCE.match(value)
+                and (name == "api_key" or _PASSWORD.search(value))
+            ):
+                raise ValueError(
+                    f"`{name}` holds a secret; put it into the environment and write `{name}: env:NAME`"
+                )
+        return self
+
     @property
     def paths(self) -> list[str]:
         """The configured paths, always as a list."""
-        return [self.path] if isinstance(self.path, str) else list(self.path)
+        return [self.path] if isinstance(self.path, str) else list(self.path or [])
+
+    @property
+    def connection(self) -> Connection | None:
+        """Where the source is, for the formats that are no files."""
+        if self.url is None:
+            return None
+        query = self.query if isinstance(self.query, str | None) else json.dumps(self.query)
+        return Connection(
+            self.url, self.table, query, self.updated_at, self.deleted, self.index, self.api_key
+        )
 
 
 class EndpointsConfig(Section):

@@ -6,10 +6,12 @@ from pathlib import Path
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.run.graph import source_format
 from pipeline.run.source import find_source
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
 from transforms import files
+from transforms.read.formats import FORMATS
 
 
 def find_problems(config: RunConfig) -> list[str]:
@@ -19,7 +21,7 @@ def find_problems(config: RunConfig) -> list[str]:
         resolve(config)
     except ConfigError as error:
         problems += error.problems
-    for place, check in (("source", find_source), ("table", _check_table), ("runner", _check_runner)):
+    for place, check in (("source", _check_source), ("table", _check_table), ("runner", _check_runner)):
         try:
             check(config)
         except (PipelineError, OSError, ValueError, SystemExit) as error:
@@ -33,6 +35,14 @@ def find_problems(config: RunConfig) -> list[str]:
         if path is not None and not files.exists(path):
             problems.append(f"gates.{name}: [{path}] does not exist")
     return problems
+
+
+def _check_source(config: RunConfig) -> None:
+    check = FORMATS[config.source.format].check
+    if check is None:
+        find_source(config)
+    else:
+        check(source_format(config))
 
 
 def _check_table(config: RunConfig) -> None:

@@ -147,7 +147,7 @@ def _sample(planned: PlannedRun, splits: Sequence[Split]) -> list[str]:
 
 
 def _first_documents(planned: PlannedRun, splits: Sequence[Split]) -> Any:
-    source = graph.source_format(planned.resolved)
+    source = graph.source_format(planned.resolved.config)
     extraction = Extraction(Extractor(source.extract)) if FORMATS[source.format].is_folder else None
     for split in splits:
         with files.open_read(work_path(planned.run.folder, split.index)) as handle:

@@ -12,9 +12,11 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.config.resolve import ResolvedConfig
+from pipeline.config.run_config import RunConfig
 from pipeline.table.open_runs import RunContext
 from transforms import files
 from transforms.chunk.documents import ChunkDocuments
+from transforms.embed.brought import Accepted
 from transforms.embed.documents import EmbedDocuments
 from transforms.embed.measure import MeasureDocuments
 from transforms.embed.reuse import PreviousRows
@@ -28,9 +30,9 @@ from transforms.table.rewrite import PartRewrite, RewriteParts
 from transforms.table.write import WriteParts
 
 
-def source_format(resolved: ResolvedConfig) -> SourceFormat:
+def source_format(config: RunConfig) -> SourceFormat:
     """How the configured source is read."""
-    source = resolved.config.source
+    source = config.source
     extract = source.extract
     options = ExtractOptions(
         extract.processes or 0, extract.seconds, extract.memory_bytes, source.max_document_bytes, extract.ocr
@@ -41,6 +43,7 @@ def source_format(resolved: ResolvedConfig) -> SourceFormat:
         source.id,
         source.max_document_bytes,
         options,
+        source.connection,
         source.delimiter,
         source.encoding,
         columns,
@@ -51,7 +54,7 @@ def scan_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
 ) -> None:
     """Scan every split of the source; each leaves one file of ids, hashes and lines in the run's folder."""
-    scan = ScanDocuments(source_format(resolved), resolved.config.source.deleted, run.folder)
+    scan = ScanDocuments(source_format(resolved.config), resolved.config.source.deleted, run.folder)
     _ = pipeline | "Splits" >> beam.Create(splits) | scan
 
 
@@ -64,7 +67,7 @@ def chunked_documents(
         The chunked documents, and the failures of each step.
     """
     # Splits, not documents, are spread over the workers.
-    read = ReadWork(source_format(resolved), resolved.layout.plain, run.folder)
+    read = ReadWork(source_format(resolved.config), resolved.layout.plain, run.folder)
     documents = pipeline | "Splits" >> beam.Create(splits) | read
 
     # Every field is cut by its own settings; the text stays with the document.
@@ -72,6 +75,19 @@ def chunked_documents(
     chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters)
     chunked = documents[DONE] | chunk
     return chunked[DONE], [documents[FAILED], chunked[FAILED]]
+
+
+def previous_rows(resolved: ResolvedConfig) -> PreviousRows:
+    """Where embeddings come from that need not be made: the table's rows, and what documents bring along.
+
+    A document's own are those of its endpoint; where another model stands in for that, they are of no use.
+    """
+    accepted = {
+        field.name: Accepted(field.endpoint.inference_id, {"task_type": field.endpoint.task_type, **settings})
+        for field in resolved.fields
+        if not resolved.substitutions and (settings := field.model.model_settings)
+    }
+    return PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints, accepted)
 
 
 def embed_graph(
@@ -86,7 +102,7 @@ def embed_graph(
     documents, failures = chunked_documents(pipeline, resolved, run, splits)
 
     # One stage an endpoint. Fields of the same model share it within a process.
-    previous = PreviousRows(config.table.path, resolved.embedding_fingerprints)
+    previous = previous_rows(resolved)
     shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
     for field in resolved.fields:
         embed = EmbedDocuments(
@@ -127,7 +143,7 @@ def measure_graph(
 
     # Only the tokenizers are used, and the table's fingerprints and texts; no model is loaded.
     models = {field.field.name: field.model for field in resolved.fields}
-    previous = PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints)
+    previous = previous_rows(resolved)
     measures = documents | MeasureDocuments(models, previous)
 
     # The launcher adds up what the workers measured.

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
 from transforms import files
 from transforms.read.scan import SCAN_SCHEMA, scan_path
-from transforms.read.splits import Listing, list_source
+from transforms.read.splits import Listing, connection_splits, list_source
 from transforms.records import Piece, Split
 
 SMALL_SOURCE = 256 * 1024 * 1024
@@ -30,6 +30,8 @@ def find_source(config: RunConfig) -> Listing:
     """
     source = config.source
     workers = max(config.runner.workers, config.runner.parallelism or 1)
+    if source.connection is not None:
+        return connection_splits(source.format, source.connection.name, workers)
     try:
         found = list_source(source.paths, source.format, source.split_bytes)
         if workers > 1 and len(found.splits) < 4 * workers:

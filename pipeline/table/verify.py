@@ -28,7 +28,7 @@ from pipeline.table.parts import list_parts
 from transforms import files
 from transforms.field_values import joined_values
 from transforms.read.documents import content_hash
-from transforms.records import BYTES_HASH
+from transforms.records import BYTES_HASH, VERSION_HASH
 from transforms.table.columns import ChunkColumn, dense_values
 from transforms.table.description import DESCRIPTION
 from transforms.table.fingerprint import is_fingerprint
@@ -161,8 +161,8 @@ def _check_batch(rows: pa.Table, description: dict[str, Any]) -> Iterator[tuple[
     for document_id, source, stated, fingerprint in zip(*columns, strict=True):
         fields = orjson.loads(source)
         sources.append(fields)
-        # The hash of a file's bytes cannot be derived from the text that was extracted from it.
-        derived = stated if stated.endswith(BYTES_HASH) else content_hash(fields)
+        # The hash of a file's bytes, or of a row's time of change, cannot be derived from the text.
+        derived = stated if stated.endswith((BYTES_HASH, VERSION_HASH)) else content_hash(fields)
         if derived != stated:
             yield "hash", f"[{document_id}] has content_hash {stated}; its _source hashes to {derived}"
         if not is_fingerprint(fingerprint):

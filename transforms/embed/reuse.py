@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from models.embeddings import Embeddings
 from models.text import Utf16Text
 from transforms import files
+from transforms.embed.brought import Accepted, brought_embeddings
 from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
 from transforms.records import Chunk, Document, PreviousRow
@@ -44,9 +45,13 @@ class PreviousRows:
     Args:
         table_path: the table.
         fingerprints: field name -> fingerprint that its embeddings must have to be used again.
+        accepted: field name -> what embeddings that a document brings must be made by; others are made anew.
     """
 
-    def __init__(self, table_path: str, fingerprints: Mapping[str, str]) -> None:
+    def __init__(
+        self, table_path: str, fingerprints: Mapping[str, str], accepted: Mapping[str, Accepted] | None = None
+    ) -> None:
+        self.accepted = dict(accepted or {})
         self.table_path = table_path
         self.fingerprints = dict(fingerprints)
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
@@ -57,12 +62,17 @@ class PreviousRows:
         return {
             "table_path": self.table_path,
             "fingerprints": self.fingerprints,
+            "accepted": self.accepted,
             "_groups": OrderedDict(),
             "_starts": {},
         }
 
     def reusable(self, document: Document, field: str, chunks: Sequence[Chunk]) -> ReusableChunks | None:
-        """Find the chunks of a document whose embeddings its previous row holds."""
+        """Find the chunks of a document whose embeddings it brings along, or its previous row holds."""
+        if field in document.brought and field in self.accepted:
+            brought = brought_embeddings(document.brought[field], chunks, self.accepted[field])
+            if brought is not None:
+                return ReusableChunks(*brought)
         if document.previous is None or not chunks:
             return None
         row = self._row(document.previous, field)

@@ -67,7 +67,7 @@ class ExtractionFile:
 def read_extraction(folder: str) -> ExtractionTotals:
     """Add up what all workers left."""
     total = ExtractionTotals()
-    for path, _ in files.list_files(files.join(folder, "extraction-*.json")):
+    for path, _ in files.list_files(folder, "extraction-*.json"):
         with files.open_read(path) as handle:
             one: dict[str, Any] = orjson.loads(handle.read())
         total.documents += one["documents"]

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from transforms import exact_json
 from transforms.read.formats import FORMATS, read_rows
-from transforms.read.readers import BadDocumentError, SourceFormat, checked_id
+from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id
 from transforms.records import Document, Failure, Location, Piece, Sketch, Skipped
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -32,11 +32,22 @@ def read_documents(piece: Piece, source: SourceFormat) -> Iterator[tuple[int, Fo
     Raises:
         OSError: the file cannot be opened. That is no bad document: the run must not go on without the file.
     """
+    yield from _documents(piece, source, read_rows(piece, source))
+
+
+def fetch_documents(piece: Piece, source: SourceFormat, ids: list[str]) -> Iterator[Found]:
+    """Read the documents of some ids again, in any order, from a source that finds them by id."""
+    fetch = FORMATS[source.format].fetch
+    assert fetch is not None
+    yield from (found for _, found in _documents(piece, source, fetch(piece, source, ids)))
+
+
+def _documents(piece: Piece, source: SourceFormat, rows: Iterator[Row]) -> Iterator[tuple[int, Found]]:
     partitions = partition_fields(piece.path)
     is_one_document = FORMATS[source.format].is_one_document
-    for number, fields in read_rows(piece, source):
+    for number, fields in rows:
         line = piece.first_line + number
-        if isinstance(fields, Sketch | Skipped | Failure):
+        if isinstance(fields, Document | Sketch | Skipped | Failure):
             yield line, fields
             continue
         location = Location(piece.path, 0 if is_one_document else line)
@@ -92,11 +103,14 @@ def to_document(
                 f"the id field [{id_field}] is missing; the line is an action of the bulk API, not a document"
             )
         document_id = checked_id(value, id_field)
+    # What inference has stored beside the values is no part of the document, but may save doing it again.
+    brought = fields.pop("_inference_fields", None)
     try:
         derived = content_hash(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadDocumentError(f"the document cannot be stored as JSON: {error}") from None
-    return Document(document_id or derived, fields, derived, location)
+    known = brought if isinstance(brought, dict) else {}
+    return Document(document_id or derived, fields, derived, location, brought=known)
 
 
 def _is_hit(fields: dict[str, Any]) -> bool:

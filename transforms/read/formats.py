@@ -15,11 +15,15 @@ from transforms.read.parquet_rows import parquet_rows
 from transforms.read.readers import (
     MARKDOWN_ENDINGS,
     BadDocumentError,
+    Fetcher,
     Reader,
     Row,
     SourceFormat,
     file_rows,
 )
+from transforms.read.servers.connection import ConnectionFailed
+from transforms.read.servers.database import check_database, database_rows, fetch_rows
+from transforms.read.servers.index import check_index, fetch_hits, index_rows
 from transforms.read.unpack import COMPRESSIONS, DAMAGE, is_compressed
 from transforms.records import Piece
 
@@ -65,6 +69,8 @@ class Format:
         cut: cuts a file into pieces that are read independently; takes its path, its size and the bytes of a piece.
         is_one_document: whether a whole file is one document; its failures then name no line.
         is_folder: whether all files belong to it, whatever they are.
+        fetch: reads documents again by id; None for files, where they are found again by line.
+        check: looks whether the source is there; None for files, which are listed anyway.
     """
 
     read: Reader
@@ -72,6 +78,8 @@ class Format:
     cut: Callable[[str, int, int], list[Range]] = _whole
     is_one_document: bool = False
     is_folder: bool = False
+    fetch: Fetcher | None = None
+    check: Callable[[SourceFormat], None] | None = None
 
     def matches(self, path: str) -> bool:
         """Whether a file of a folder belongs to the format."""
@@ -93,6 +101,8 @@ FORMATS = {
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
     "files": Format(folder_rows, (), is_one_document=True, is_folder=True),
+    "sql": Format(database_rows, (), fetch=fetch_rows, check=check_database),
+    "elasticsearch": Format(index_rows, (), fetch=fetch_hits, check=check_index),
 }
 
 
@@ -109,7 +119,7 @@ def read_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
     try:
         for number, fields in FORMATS[source.format].read(piece, source):
             yield number, fields
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, ConnectionFailed):
         raise
     except DAMAGE as error:
         if FORMATS[source.format].is_folder or not is_compressed(piece.path):

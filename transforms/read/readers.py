@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from transforms.read.extract.options import ExtractOptions
+from transforms.read.servers.connection import Connection
 from transforms.read.titles import markdown_title
 from transforms.read.unpack import COMPRESSIONS, open_unpacked
-from transforms.records import Failure, Piece, Sketch, Skipped, StandsFor
+from transforms.records import Document, Failure, Piece, Sketch, Skipped, StandsFor
 
 MARKDOWN_ENDINGS = (".md", ".markdown")
 
@@ -38,6 +39,7 @@ class SourceFormat:
         id: field that holds the id; None derives it from the content.
         max_document_bytes: larger documents become failures.
         extract: bounds of extraction, for the formats that extract.
+        connection: where the source is, for those that are no files.
         delimiter: between the fields of CSV; None is a comma, or what the file says in a first line ``sep=``.
         encoding: of CSV.
         columns: names of the columns of CSV without a header.
@@ -47,18 +49,22 @@ class SourceFormat:
     id: str | None
     max_document_bytes: int
     extract: ExtractOptions = field(default_factory=ExtractOptions)
+    connection: Connection | None = None
     delimiter: str | None = None
     encoding: str = "utf-8"
     columns: tuple[str, ...] | None = None
 
 
-Row = tuple[int, dict[str, Any] | BadDocumentError | Sketch | Skipped | Failure | None]
+Row = tuple[int, dict[str, Any] | BadDocumentError | Document | Sketch | Skipped | Failure | None]
 """Line number within the piece, from 0, and the fields, what is wrong with them, or None for a blank line.
 
-A format that finds more than fields in a file gives a Sketch, Skipped or Failure, which know their place."""
+A format that finds more than fields gives a Document, Sketch, Skipped or Failure, which know their place."""
 
 Reader = Callable[[Piece, SourceFormat], Iterator[Row]]
 """Reads the rows of a piece of a file."""
+
+Fetcher = Callable[[Piece, SourceFormat, list[str]], Iterator[Row]]
+"""Reads the rows of some ids."""
 
 
 def checked_id(value: Any, field: str) -> str:

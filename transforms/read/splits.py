@@ -27,6 +27,17 @@ class Listing:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
+SLICES = 4
+"""An index is read in so many slices side by side, where several workers read."""
+
+
+def connection_splits(format: str, name: str, workers: int) -> Listing:
+    """The splits of a source that is no file: a database is one, an index is cut into slices."""
+    count = min(workers, SLICES) if format == "elasticsearch" else 1
+    pieces = (Piece(f"{format}:{name}", number, count, name) for number in range(count))
+    return Listing([Split(number, (piece,)) for number, piece in enumerate(pieces)])
+
+
 def list_source(paths: list[str], format: str, split_bytes: int) -> Listing:
     """Find the source files, cut large ones into pieces, and gather small ones, so that splits are of one size.
 

@@ -1,7 +1,7 @@
 """Read the documents that a run has to work on: the plan names their lines, everything else is passed over."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ from apache_beam.utils.shared import Shared
 from transforms import files
 from transforms.handover.extraction import ExtractionFile
 from transforms.read.columns import plain_value
-from transforms.read.documents import Found, read_documents
+from transforms.read.documents import Found, fetch_documents, read_documents
 from transforms.read.extract.pool import Extractor
 from transforms.read.folder import extract_document
 from transforms.read.formats import FORMATS
@@ -72,7 +72,8 @@ def read_work(
             return found
         return _planned_document(piece, source, found, entry, plain)
 
-    planned = _planned(split, source, work)
+    fetches = FORMATS[source.format].fetch is not None
+    planned = _fetched(split.pieces[0], source, work) if fetches else _planned(split, source, work)
     # Sketches are extracted several at a time, by processes of their own.
     yield from map(finish, planned) if extraction is None else extraction.extractor.ahead(planned, finish)
 
@@ -98,6 +99,17 @@ def _read_piece(piece: Piece, source: SourceFormat, planned: Iterator[tuple[Any,
         entry = next(planned, None)
 
 
+def _fetched(piece: Piece, source: SourceFormat, work: pa.Table) -> Iterator[Planned]:
+    """Ask for the planned documents by id. One that has changed since the scan is taken as it is now."""
+    columns = (work.column(name).to_pylist() for name in WORK_SCHEMA.names[1:])
+    waiting = {entry[1]: entry for entry in zip(*columns, strict=True)}
+    for found in fetch_documents(piece, source, list(waiting)):
+        if isinstance(found, Document) and found.id in waiting:
+            line, document_id, _, *previous = waiting.pop(found.id)
+            yield piece, found, (line, document_id, found.content_hash, *previous)
+    yield from ((piece, None, entry) for entry in waiting.values())
+
+
 def _planned_document(
     piece: Piece, source: SourceFormat, found: Found, entry: tuple[Any, ...], plain: dict[str, str]
 ) -> Document | Failure:
@@ -111,7 +123,7 @@ def _planned_document(
         columns = {name: plain_value(found.source, name, type_) for name, type_ in plain.items()}
     except BadDocumentError as error:
         return Failure("read", found.id, *found.location, type(error).__name__, str(error))
-    return Document(found.id, found.source, found.content_hash, found.location, columns, previous)
+    return replace(found, columns=columns, previous=previous)
 
 
 class Extraction:

@@ -1,0 +1,1 @@
+"""Sources that are no files: databases and indexes, through their own clients."""
