@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from models.embeddings import DenseEmbeddings, Embedder, InputType, OnBatch
 from models.errors import InferenceError
-from models.local.batching import TokenBatch
-from models.local.engine import Engine
+from models.local.engine.batching import TokenBatch
+from models.local.engine.run import Engine
+from models.local.engine.workers import Workers
 from models.local.tokens import Tokens
-from models.local.vectors import encode_elements, normalize, shorten
-from models.local.workers import Workers
+from models.local.vectors import encode_elements, must_be_finite, normalize, shorten
 
 Compute = Callable[[TokenBatch], npt.NDArray[np.float32]]
 """A model: one batch in, the pooled hidden states of its texts [texts, hidden] out."""
@@ -82,12 +82,9 @@ class DenseEmbedder(Embedder):
                 if values is None:  # the model's width is known with its first batch
                     values = np.empty((len(texts), pooled.shape[1]), np.float32)
                 values[rows[batch_rows]] = pooled  # a batch's rows in its slice -> rows of `texts`
-        if values is not None and not np.isfinite(values).all():
-            raise InferenceError(
-                "The model gave numbers that are not finite: another dtype, or another checkpoint"
-            )
         if values is None:
             values = np.empty((0, self._dimensions or 0), np.float32)
+        must_be_finite(values)
         return DenseEmbeddings(self._finish(values), is_truncated, tokens)
 
     def _finish(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | npt.NDArray[np.int8]:

@@ -6,13 +6,15 @@ words without document frequencies: real, and far from a trained model.
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, OnBatch, SparseEmbeddings
 from models.endpoints.endpoint import Endpoint
@@ -27,7 +29,7 @@ _TYPICAL_LENGTH = 120.0  # words of a chunk; where a word's second occurrence co
 _MAX_CACHED_WORDS = 500_000
 # Scripts without spaces: each character is a word.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+_WORD, _ALONE = 1, 2
 _FUNCTION_WORDS = frozenset(
     """
     a about after all also an and any are as at be because been but by can could did do does for from
@@ -76,7 +78,59 @@ class HashingEmbedder(Embedder):
 
 def count_words(texts: Sequence[str]) -> npt.NDArray[np.int32]:
     """Count the words of each text (int32 [n])."""
-    return np.fromiter((len(_WORD.findall(text)) for text in texts), np.int32, len(texts))
+    return _find_words([text.lower() for text in texts]).lengths
+
+
+class _Words(NamedTuple):
+    """The words of several texts.
+
+    Attributes:
+        lengths: int32 [texts]; words of each.
+        distinct: each word once.
+        which: int32 [words]; their places in `distinct`.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    distinct: list[str]
+    which: npt.NDArray[np.int32]
+
+
+def _find_words(texts: Sequence[str]) -> _Words:
+    """Find the words of lower-case texts, all at once."""
+    joined = "\n".join(texts)
+    # One byte a character where that is enough, else four.
+    encoding, unit = ("ascii", np.uint8) if joined.isascii() else ("utf-32-le", np.uint32)
+    characters = np.frombuffer(joined.encode(encoding, "surrogatepass"), unit)
+    kinds = _kinds()[characters]
+    # A word begins at a character of a word that has none before it, and at each that stands alone; it ends likewise.
+    before, after = np.roll(kinds, 1), np.roll(kinds, -1)
+    if len(kinds):
+        before[0] = after[-1] = 0
+    inside = kinds == _WORD
+    starts = np.flatnonzero((inside & (before != _WORD)) | (kinds == _ALONE))
+    ends = np.flatnonzero((inside & (after != _WORD)) | (kinds == _ALONE)) + 1
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    text_ends = np.cumsum(sizes + 1)  # of each text, with the line feed behind it
+    lengths = np.diff(np.searchsorted(starts, text_ends), prepend=0).astype(np.int32)
+    # The words alone, end to end, are an Arrow array of strings without a copy of each.
+    letters = characters[kinds > 0]
+    offsets = np.concatenate([[0], np.cumsum((ends - starts) * letters.itemsize)])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
+    found = pa.Array.from_buffers(pa.large_binary(), len(starts), buffers).dictionary_encode()
+    _, bounds, letters = found.dictionary.buffers()
+    distinct = letters.to_pybytes().decode(encoding, "surrogatepass") if letters else ""
+    cuts = (np.frombuffer(bounds, np.int64, len(found.dictionary) + 1) // characters.itemsize).tolist()
+    return _Words(lengths, [distinct[start:end] for start, end in pairwise(cuts)], found.indices.to_numpy())
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> npt.NDArray[np.uint8]:
+    """What each character is: 0 between words, `_WORD` in one, or `_ALONE`, a word by itself."""
+    table = np.zeros(0x110000, np.uint8)
+    for pattern, kind in ((r"\w+", _WORD), (f"[{_CJK}]+", _ALONE)):
+        for match in re.finditer(pattern, "".join(map(chr, range(len(table))))):
+            table[match.start() : match.end()] = kind
+    return table
 
 
 @lru_cache(maxsize=1)
@@ -108,14 +162,12 @@ def _count_words(
     texts: Sequence[str],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Return the distinct (text, word code) pairs, how often each occurs, and each text's number of words."""
-    code: Callable[[str], int] = _CODES.__getitem__
-    per_text = [np.fromiter(map(code, _WORD.findall(text.lower())), np.int64) for text in texts]
-    lengths = np.fromiter(map(len, per_text), np.int32, len(per_text))
-    rows = np.repeat(np.arange(len(texts)), lengths)
+    lengths, distinct, which = _find_words([text.lower() for text in texts])
+    codes = np.fromiter(map(_CODES.__getitem__, distinct), np.int64, len(distinct))
     # (text, word) as one number: the word's code takes the lower 33 bits.
-    keys = (rows << 33) | (np.concatenate(per_text) if per_text else np.zeros(0, np.int64))
-    distinct, counts = np.unique(keys, return_counts=True)
-    return distinct >> 33, distinct & ((1 << 33) - 1), counts, lengths
+    keys = (np.repeat(np.arange(len(texts)), lengths) << 33) | codes[which]
+    pairs, counts = np.unique(keys, return_counts=True)
+    return pairs >> 33, pairs & ((1 << 33) - 1), counts, lengths
 
 
 def _saturate(counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

@@ -1,22 +1,22 @@
 """From a checkpoint's files to an embedder that is ready to run."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from models.embeddings import Embedder
 from models.endpoints.endpoint import Endpoint
-from models.errors import ModelLoadError, ValidationError
+from models.errors import ModelLoadError
 from models.local.architectures import bert, generic, native, packed, torch_bert
 from models.local.architectures.torchscript import ScriptedModel
-from models.local.batching import TokenBatch
 from models.local.checkpoint import OpenCheckpoint
 from models.local.dense import Compute, DenseEmbedder
+from models.local.device import choose_device, choose_dtype, must_agree
+from models.local.engine.batching import TokenBatch
+from models.local.engine.workers import Workers, allocations, usable_cores
 from models.local.settings import dimensions_of, similarity_of
 from models.local.sparse import SparseEmbedder, SparseRows, read_idf
 from models.local.weights import read_json, read_tensors
-from models.local.workers import Workers, allocations, usable_cores
 
 CPU_TOKENS, GPU_TOKENS = 1024, 65_536
 """Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
@@ -59,19 +59,30 @@ def load_embedder(opened: OpenCheckpoint, endpoint: Endpoint, device: str | None
     Args:
         opened: the checkpoint, found to have no problems.
         endpoint: what is wanted of it.
-        device: None takes the first CUDA device where there is one.
+        device: None takes a CUDA device where there is one.
 
     Raises:
-        ModelLoadError: there is no such device, or the dtype is not for it.
+        ModelLoadError: there is no such device, or what it computes is wrong.
+        ValidationError: the dtype is not for it.
     """
-    device = _device(device)
-    dtype = choose_dtype(opened.checkpoint.dtype, device)
+    device = choose_device(device)
+    embedder = _load_on(opened, endpoint, device, choose_dtype(opened.checkpoint.dtype, device))
+    if device != "cpu":
+        reference = _load_on(opened, endpoint, "cpu", "float32")
+        try:
+            must_agree(embedder, reference, bits=endpoint.element_type == "bit")
+        finally:
+            reference.close()
+    return embedder
+
+
+def _load_on(opened: OpenCheckpoint, endpoint: Endpoint, device: str, dtype: str) -> Embedder:
     budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
     plan = allocations(endpoint.service_settings, device)
     workers = Workers(plan, usable_cores() if device == "cpu" else None)
     common = {"workers": workers, "device": device, "token_budget": budget}
     if opened.is_script:
-        return _scripted(opened, common)
+        return _scripted(opened, dtype, common)
     return _sparse(opened, dtype, common) if endpoint.is_sparse else _dense(opened, endpoint, dtype, common)
 
 
@@ -156,53 +167,9 @@ def _kernels(opened: OpenCheckpoint, weights: bert.BertWeights, device: str, dty
     return native.kernels_for(weights, dtype) if wanted else None
 
 
-def _scripted(opened: OpenCheckpoint, common: Mapping[str, Any]) -> SparseEmbedder:
+def _scripted(opened: OpenCheckpoint, dtype: str, common: Mapping[str, Any]) -> SparseEmbedder:
     tokens = opened.tokens
     device = common["device"]
-    script = packed.OnDevice(ScriptedModel(opened.folder, device, tokens.special_ids()), device)
+    script = packed.OnDevice(ScriptedModel(opened.folder, device, tokens.special_ids(), dtype), device)
     # Elasticsearch spells ELSER's tokens so, since a dot separates the parts of a field name there.
     return SparseEmbedder(script, tokens, rename=lambda token: token.replace(".", "__"), **common)
-
-
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
-"""Where Linux has the driver of a GPU: NVIDIA's, that of its small boards, that under WSL, and AMD's."""
-
-
-def _device(device: str | None) -> str:
-    """Choose the device; import PyTorch, which takes seconds, only where there may be another than the CPU."""
-    if device == "cpu":
-        return device
-    may_be = (
-        device is not None or sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
-    )
-    if may_be:
-        import torch
-
-        if torch.cuda.is_available():
-            return device or "cuda"
-    if device is not None:
-        raise ModelLoadError(f"[device: {device}] needs a CUDA device, and this machine has none", status=400)
-    return "cpu"
-
-
-def choose_dtype(name: str | None, device: str) -> str:
-    """Choose what to compute in.
-
-    Args:
-        name: ``float32``, ``bfloat16`` or ``float16``; None takes float32 on CPU and bfloat16 on a GPU.
-        device: where to compute.
-
-    Raises:
-        ValidationError: half precision on a CPU that has no instructions for it, where it is slower than full.
-    """
-    name = name or ("float32" if device == "cpu" else "bfloat16")
-    if device == "cpu" and name == "float16":
-        raise ValidationError(["[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16"])
-    if device == "cpu" and name == "bfloat16" and native.kernels((), "bfloat16") is None:
-        raise ValidationError(
-            [
-                "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see"
-                " docs/performance.md): without them it is slower than float32; leave [dtype] out"
-            ]
-        )
-    return name

@@ -1,6 +1,7 @@
 """Learned sparse embeddings (SPLADE and its kin) from a model that runs here."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,11 @@ import numpy.typing as npt
 
 from models.embeddings import Embedder, InputType, OnBatch, SparseEmbeddings
 from models.errors import ModelLoadError
-from models.local.batching import TokenBatch
-from models.local.engine import Engine
+from models.local.engine.batching import TokenBatch
+from models.local.engine.run import Engine
+from models.local.engine.workers import Workers
 from models.local.tokens import Tokens
-from models.local.workers import Workers
+from models.local.vectors import must_be_finite
 
 
 class SparseRows(NamedTuple):
@@ -108,6 +110,7 @@ class SparseEmbedder(Embedder):
         # `order` says which text each row belongs to; its sorting permutation says where each text's row is.
         in_order = np.argsort(np.concatenate(order))
         indptr, token_ids, weights = _reorder(found, in_order)
+        must_be_finite(weights)
         return SparseEmbeddings(indptr, token_ids, weights, self._vocabulary, is_truncated, tokens)
 
     def _weigh_queries(self, texts: Sequence[str], idf: npt.NDArray[np.float32]) -> SparseEmbeddings:
@@ -164,4 +167,7 @@ def read_idf(folder: Path, vocabulary: tuple[str, ...]) -> npt.NDArray[np.float3
             weights = {token: float(weight) for token, weight in rows}
     except (ValueError, AttributeError, TypeError) as error:
         raise ModelLoadError(f"[{found[0]}] is not a table of token weights: {error}") from error
+    wrong = next((token for token, weight in weights.items() if not math.isfinite(weight)), None)
+    if wrong is not None:
+        raise ModelLoadError(f"[{found[0]}] gives the token [{wrong}] the weight [{weights[wrong]}]")
     return np.array([weights.get(token, 0.0) for token in vocabulary], np.float32)

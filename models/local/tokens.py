@@ -15,10 +15,9 @@ import numpy.typing as npt
 import orjson
 
 from models.errors import ModelLoadError
-from models.local.batching import TokenizedTexts
 from models.local.byte_pairs import BytePairs
+from models.local.engine.batching import TokenizedTexts
 from models.local.wordpiece import WordPiece, open_word_piece
-from models.local.workers import usable_cores
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

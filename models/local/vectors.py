@@ -1,7 +1,21 @@
-"""What happens to a dense embedding after the model: fewer dimensions, unit length, bytes or bits."""
+"""What happens to embeddings after the model: a look at their numbers, fewer dimensions, unit length, bytes or bits."""
 
 import numpy as np
 import numpy.typing as npt
+
+from models.errors import InferenceError
+
+
+def must_be_finite(values: npt.NDArray[np.float32]) -> None:
+    """Refuse what would silently spoil a ranking.
+
+    Raises:
+        InferenceError: a number is infinite or none at all.
+    """
+    if not np.isfinite(values).all():
+        raise InferenceError(
+            "The model gave numbers that are not finite; take another [dtype], such as float32, or another checkpoint"
+        )
 
 
 def normalize(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.local.batching import TokenizedTexts
-from models.local.workers import usable_cores
+from models.local.engine.batching import TokenizedTexts
+from models.local.engine.workers import usable_cores
 
 _CLEAN, _SET_APART, _STRIP, _LOWER = (1 << bit for bit in range(4))  # as in wordpiece.inc
 _LEFT = -1  # to the library

@@ -8,7 +8,7 @@ from typing import Any
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from models.local.workers import CORES_VARIABLE, usable_cores
+from models.local.engine.workers import CORES_VARIABLE, usable_cores
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.runners.runner import Runner
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import huge_pages
 from models.local.architectures.bert import Array, BertWeights, HeadWeights, Layer, Pair
-from models.local.batching import TokenBatch
+from models.local.engine.batching import TokenBatch
 from models.local.sparse import SparseRows, sort_rows
 
 DISABLING_VARIABLE = "SEMANTIC_INGEST_KERNELS"
@@ -256,8 +256,9 @@ class NativeHead:
         best += self._bias
         best[:, self._special] = 0
         best[batch.lengths == 0] = 0
-        # The activation is log(1 + max(0, x)): what is not positive has no entry, and the others alone need one.
-        rows, token_ids = np.divmod(np.flatnonzero(best > 0), len(self._bias))
+        # The activation is log(1 + max(0, x)): what is not positive has no entry, and the others alone need one. What
+        # is no number stays, for the embedder to see.
+        rows, token_ids = np.divmod(np.flatnonzero(~(best <= 0)), len(self._bias))
         weights = np.log1p(best[rows, token_ids])
         return sort_rows(rows, token_ids, np.log1p(weights) if self._twice else weights, len(best))
 

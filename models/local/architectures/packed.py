@@ -1,16 +1,16 @@
 """PyTorch on batches of texts without padding: all their tokens end to end."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.local.batching import TokenBatch
+from models.local.engine.batching import TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -40,36 +40,49 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Token ids of several texts, ordered by length.
+    """Token ids of several texts on a device, ordered by length, and all that a model must know of where they are.
 
     Attributes:
-        ids: integer tensor [tokens].
-        lengths: tokens of each text.
+        ids: int32 tensor [tokens].
+        positions: int32 tensor [tokens]; each token's place in its text.
+        ends: int32 tensor [texts + 1]; where each text ends, with a 0 before.
+        lengths: int64 array [texts], on the host; tokens of each text.
     """
 
     ids: "torch.Tensor"
-    lengths: Sequence[int]
+    positions: "torch.Tensor"
+    ends: "torch.Tensor"
+    lengths: npt.NDArray[np.int64]
+
+    @classmethod
+    def put(cls, batch: TokenBatch, device: str) -> "PackedBatch":
+        """Put a batch on a device: one array, and so one copy, which the host does not wait for."""
+        import torch
+
+        tokens, ends = len(batch.ids), np.cumsum(batch.lengths)
+        host = np.zeros(2 * tokens + len(ends) + 1, np.int32)
+        host[:tokens] = batch.ids
+        # A token's place in its text is its place among all, less where its text begins.
+        host[tokens : 2 * tokens] = np.arange(tokens) - np.repeat(ends - batch.lengths, batch.lengths)
+        host[2 * tokens + 1 :] = ends
+        packed = torch.from_numpy(host)
+        if device != "cpu":
+            packed = packed.pin_memory().to(device, non_blocking=True)
+        ids, positions, bounds = packed[:tokens], packed[tokens : 2 * tokens], packed[2 * tokens :]
+        return cls(ids, positions, bounds, batch.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max(initial=0))
 
     def groups(self) -> Iterator[Group]:
         """Group the texts by length."""
         start = 0
-        for length, same in groupby(self.lengths):
+        for length, same in groupby(self.lengths.tolist()):
             texts = len(list(same))
             yield Group(start, texts, length)
             start += texts * length
-
-    def positions(self) -> "torch.Tensor":
-        """Each token's place in its text: int64 [tokens], on the batch's device."""
-        import torch
-
-        return torch.cat([torch.arange(length, device=self.ids.device) for length in self.lengths])
-
-    def ends(self) -> "torch.Tensor":
-        """Where each text ends, with a 0 before: int32 [texts + 1], on the batch's device."""
-        import torch
-
-        ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
-        return ends.to(self.ids.device, non_blocking=True)
 
 
 class Encoder(Protocol):
@@ -101,7 +114,7 @@ class OnDevice(Generic[Output]):
             torch.set_float32_matmul_precision("highest")
         with torch.inference_mode(), stream:
             try:
-                return self._compute(self._put(batch))
+                return self._compute(PackedBatch.put(batch, self._device))
             except torch.OutOfMemoryError:
                 pass
         # Outside of the handler, where the traceback no longer holds the tensors that filled the memory.
@@ -110,14 +123,6 @@ class OnDevice(Generic[Output]):
         raise MemoryError(
             f"a batch of {len(batch.ids)} tokens does not fit into the memory of [{self._device}]"
         )
-
-    def _put(self, batch: TokenBatch) -> PackedBatch:
-        import torch
-
-        ids = torch.from_numpy(batch.ids)
-        if self._device != "cpu":
-            ids = ids.pin_memory().to(self._device, non_blocking=True)
-        return PackedBatch(ids, batch.lengths.tolist())
 
     def _stream(self) -> AbstractContextManager[object]:
         """On a GPU each thread has a stream of its own, so that one copies while another computes."""
@@ -164,21 +169,53 @@ def pooled(encoder: Encoder, pooling: str, device: str) -> OnDevice[npt.NDArray[
     reduce = _POOLINGS[pooling]
 
     def compute(batch: PackedBatch) -> npt.NDArray[np.float32]:
-        import torch
-
-        hidden = encoder.forward(batch)
-        parts = [
-            reduce(hidden[group.tokens].view(group.texts, group.length, -1).float())
-            for group in batch.groups()
-        ]
-        rows: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+        rows: npt.NDArray[np.float32] = reduce(encoder.forward(batch), batch).float().cpu().numpy()
         return rows
 
     return OnDevice(compute, device)
 
 
-_POOLINGS: "dict[str, Callable[[torch.Tensor], torch.Tensor]]" = {
-    "mean": lambda states: states.mean(1),
-    "cls": lambda states: states[:, 0],
-    "last": lambda states: states[:, -1],
+def _mean(hidden: "torch.Tensor", batch: PackedBatch) -> "torch.Tensor":
+    return over_texts(hidden.float(), batch, "mean")
+
+
+def over_texts(values: "torch.Tensor", batch: PackedBatch, reduce: str) -> "torch.Tensor":
+    """Reduce [tokens, columns] to one row a text.
+
+    Args:
+        values: one row a token.
+        batch: where the texts are.
+        reduce: ``mean``, or ``max``, which gives minus infinity for a text without tokens.
+    """
+    # A GPU is kept busy by one kernel for all lengths; on a CPU that one is ten times slower than neat blocks.
+    return by_segment(values, batch, reduce) if values.is_cuda else by_length(values, batch, reduce)
+
+
+def by_segment(values: "torch.Tensor", batch: PackedBatch, reduce: str) -> "torch.Tensor":
+    """Reduce all texts in one kernel; see `over_texts`."""
+    import torch
+
+    # `unsafe` leaves out a check of the offsets, for which the host would wait.
+    return torch.segment_reduce(values, reduce, offsets=batch.ends.long(), axis=0, unsafe=True)
+
+
+def by_length(values: "torch.Tensor", batch: PackedBatch, reduce: str) -> "torch.Tensor":
+    """Reduce the texts of each length together; see `over_texts`."""
+    import torch
+
+    found = values.new_full((len(batch.lengths), values.shape[1]), float("-inf"))
+    first = 0
+    for group in batch.groups():
+        if group.length:
+            block = values[group.tokens].view(group.texts, group.length, -1)
+            rows = found[first : first + group.texts]
+            _ = torch.amax(block, 1, out=rows) if reduce == "max" else torch.mean(block, 1, out=rows)
+        first += group.texts
+    return found
+
+
+_POOLINGS: "dict[str, Callable[[torch.Tensor, PackedBatch], torch.Tensor]]" = {
+    "mean": _mean,
+    "cls": lambda hidden, batch: hidden[batch.ends[:-1]],
+    "last": lambda hidden, batch: hidden[batch.ends[1:] - 1],
 }

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from models.local.architectures.attention import attend
 from models.local.architectures.bert import Array, BertWeights, HeadWeights, Pair
-from models.local.architectures.packed import PackedBatch
-from models.local.sparse import SparseRows, sort_rows
+from models.local.architectures.packed import PackedBatch, over_texts
+from models.local.sparse import SparseRows
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class BertEncoder:
         import torch.nn.functional as F
 
         hidden = self._words[batch.ids]
-        hidden += self._positions[batch.positions()]
+        hidden += self._positions[batch.positions]
         shape, epsilon = (hidden.shape[1],), self._epsilon
         hidden = F.layer_norm(hidden, shape, *self._norm, epsilon)
         for layer in self._layers:
@@ -58,39 +59,8 @@ class BertEncoder:
         return hidden
 
     def _attend(self, batch: PackedBatch, qkv: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        heads = self._heads
-        width = qkv.shape[1] // 3
-        if qkv.is_cuda and qkv.dtype != torch.float32:
-            return _attend_unpadded(batch, qkv.view(len(qkv), 3, heads, width // heads)).reshape(-1, width)
-        parts = []
-        for group in batch.groups():
-            shape = (group.texts, group.length, 3, heads, width // heads)
-            query, key, value = qkv[group.tokens].view(shape).permute(2, 0, 3, 1, 4)
-            out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-            parts.append(out.transpose(1, 2).reshape(-1, width))
-        return torch.cat(parts)
-
-
-def _attend_unpadded(batch: PackedBatch, qkv: "torch.Tensor") -> "torch.Tensor":
-    """Attend within each text in one kernel for texts of any lengths (CUDA, half precision)."""
-    import torch
-    import torch.nn.functional as F
-
-    ends = batch.ends()
-    query, key, value = qkv.unbind(1)
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # older torch: its jagged tensors reach the same kernel with more bookkeeping
-        jagged = torch.nested.nested_tensor_from_jagged
-        query, key, value = (jagged(part, ends).transpose(1, 2) for part in (query, key, value))
-        values: torch.Tensor = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).values()
-        return values
-    longest = max(batch.lengths)
-    attended = varlen_attn(query, key, value, ends, ends, longest, longest)
-    assert isinstance(attended, torch.Tensor)
-    return attended
+        query, key, value = qkv.view(len(qkv), 3, self._heads, -1).unbind(1)
+        return attend(batch, query, key, value).flatten(1)
 
 
 class VocabularyHead:
@@ -143,32 +113,31 @@ class VocabularyHead:
 
     def _largest(self, hidden: "torch.Tensor", batch: PackedBatch) -> "torch.Tensor":
         """The largest logit of each output over the tokens of each text, a block of the vocabulary at a time."""
-        import torch
-
         decoder = self._decoder
         best = hidden.new_empty((len(batch.lengths), len(decoder)))
         limit = CPU_LOGITS if hidden.device.type == "cpu" else GPU_LOGITS
-        first = 0
-        for group in batch.groups():
-            states = hidden[group.tokens]
-            if not len(states):
-                best[first:] = float("-inf")  # texts without tokens, which come last
-                break
-            columns = max(1, limit // len(states))
-            for start in range(0, len(decoder), columns):
-                logits = states @ decoder[start : start + columns].T
-                grouped = logits.view(group.texts, group.length, -1)
-                torch.amax(grouped, 1, out=best[first : first + group.texts, start : start + columns])
-            first += group.texts
+        columns = max(1, limit // max(1, len(hidden)))
+        for start in range(0, len(decoder), columns):
+            logits = hidden @ decoder[start : start + columns].T
+            best[:, start : start + columns] = over_texts(logits, batch, "max")
         return best
 
 
 def sparsify(values: "torch.Tensor") -> SparseRows:
-    """Keep the positive entries [texts, vocabulary], sorted by descending weight within each text."""
-    entries = values.nonzero(as_tuple=True)
-    weights = values[entries].cpu().numpy()
-    rows, token_ids = (part.cpu().numpy() for part in entries)
-    return sort_rows(rows, token_ids, weights, len(values))
+    """Keep the entries of [texts, vocabulary] that are not 0, by text, sorted by descending weight within each.
+
+    What is not a number stays among them, for the embedder to see.
+    """
+    import torch
+
+    rows, token_ids = values.nonzero(as_tuple=True)  # by row, and within a row by token
+    weights = values[rows, token_ids].float()
+    # Two stable sorts, the less important one first, and one copy from the device for both columns.
+    order = weights.argsort(descending=True, stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    columns = torch.stack([token_ids[order].int(), weights[order].view(torch.int32)]).cpu().numpy()
+    counts = torch.bincount(rows, minlength=len(values)).cpu().numpy()
+    return SparseRows(counts, columns[0], columns[1].view(np.float32))
 
 
 class _Put:

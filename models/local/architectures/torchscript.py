@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models.errors import ModelLoadError
 from models.local.architectures.packed import PackedBatch
 from models.local.architectures.torch_bert import sparsify
+from models.local.engine.batching import TokenBatch
 from models.local.sparse import SparseRows
 
 if TYPE_CHECKING:
@@ -56,16 +57,23 @@ def read_vocabulary(folder: Path) -> list[str]:
     )
 
 
+_STEP = 16
+"""Texts are padded to a multiple of this many tokens: a GPU then sees few shapes, and each with many texts."""
+
+
 class ScriptedModel:
     """A traced text expansion model: token ids, mask, types and positions in, weights of the vocabulary out."""
 
-    def __init__(self, folder: Path, device: str, special_ids: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, folder: Path, device: str, special_ids: npt.NDArray[np.int64], dtype: str = "float32"
+    ) -> None:
         """Load the script.
 
         Args:
             folder: holds the ``.pt`` file.
             device: where to compute.
             special_ids: tokens that never get a weight.
+            dtype: what the products are computed in; the script itself keeps float32.
 
         Raises:
             ModelLoadError: the file is not TorchScript.
@@ -81,26 +89,47 @@ class ScriptedModel:
                 f"[{path}] is not a TorchScript file: {str(error).splitlines()[0]}"
             ) from error
         self._special = torch.from_numpy(special_ids).to(device)
+        self._device, self._dtype = device, getattr(torch, dtype)
+        self._step = _STEP if self._passes_over_padding() else 1
 
     def __call__(self, batch: PackedBatch) -> SparseRows:
         """Compute the sparse rows of a batch."""
         import torch
 
-        weights = torch.cat([self._weigh(batch, group) for group in batch.groups()])
+        padded = -(-batch.lengths // self._step) * self._step
+        # The texts stand by length: those of one padded length are neighbours, which begin where it changes.
+        firsts = np.flatnonzero(np.diff(padded, prepend=-1))
+        bounds = zip(firsts.tolist(), [*firsts[1:].tolist(), len(padded)], strict=True)
+        weights = torch.cat([self._weigh(batch, slice(*some), int(padded[some[0]])) for some in bounds])
         weights[:, self._special] = 0
         return sparsify(weights)
 
-    def _weigh(self, batch: PackedBatch, group: Any) -> "torch.Tensor":
-        """Run texts of equal length, which need no padding."""
+    def _weigh(self, batch: PackedBatch, texts: slice, longest: int) -> "torch.Tensor":
+        """Run neighbouring texts, padded to `longest`."""
         import torch
 
-        ids = batch.ids[group.tokens].view(group.texts, group.length).long()
-        positions = torch.arange(group.length, device=ids.device).expand_as(ids)
-        out = self._script(ids, torch.ones_like(ids), torch.zeros_like(ids), positions)
+        ends = batch.ends[texts.start : texts.stop + 1].long()
+        places = torch.arange(longest, device=self._device)
+        mask = places < ends.diff()[:, None]
+        # Padding repeats a token that is there, so that nothing is read beyond the batch; the mask takes it out.
+        ids = batch.ids[torch.where(mask, ends[:-1, None] + places, ends[:-1, None])].long()
+        positions = places.expand_as(ids)
+        with torch.autocast(self._device.split(":")[0], self._dtype, self._dtype != torch.float32):
+            out = self._script(ids, mask.long(), torch.zeros_like(ids), positions)
         weights: torch.Tensor = (out[0] if isinstance(out, tuple | list) else out).float()
-        if weights.shape[0] != group.texts or weights.numel() != group.texts * weights.shape[-1]:
+        if weights.shape[0] != len(ids) or weights.numel() != len(ids) * weights.shape[-1]:
             raise ModelLoadError(
-                f"The TorchScript model answers with shape {list(weights.shape)} for {group.texts} texts; expected one"
+                f"The TorchScript model answers with shape {list(weights.shape)} for {len(ids)} texts; expected one"
                 " row of vocabulary weights a text"
             )
-        return weights.reshape(group.texts, -1).clone()
+        return weights.reshape(len(ids), -1).clone()
+
+    def _passes_over_padding(self) -> bool:
+        """Whether the mask makes padding as good as nothing; an export that forgot it gets texts of one length."""
+        import torch
+
+        ids = self._special.repeat(4)[:5].int().cpu().numpy()
+        batch = PackedBatch.put(TokenBatch(ids, np.array([len(ids)])), self._device)
+        with torch.inference_mode():
+            alone, padded = (self._weigh(batch, slice(0, 1), longest) for longest in (len(ids), _STEP))
+        return bool(torch.allclose(alone, padded, rtol=0.02, atol=0.02))

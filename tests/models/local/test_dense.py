@@ -13,8 +13,7 @@ from support.fresh_process import run_in_fresh_process
 
 from models.errors import InferenceError, ModelLoadError, ValidationError
 from models.local.architectures import bert, native
-from models.local.architectures.packed import PackedBatch
-from models.local.batching import TokenBatch
+from models.local.engine.batching import TokenBatch
 from models.local.model import local_model
 from models.local.vectors import encode_elements, shorten
 
@@ -291,17 +290,3 @@ def test_half_precision_on_a_gpu_is_close_to_float32_on_the_cpu() -> None:
     expected = model.load("cpu").embed(TEXTS * 40, "ingest").values
     found = model.load("cuda").embed(TEXTS * 40, "ingest").values
     assert (found * expected).sum(1).min() >= 0.999
-
-
-@pytest.mark.gpu
-def test_unpadded_attention_on_a_gpu_equals_text_by_text() -> None:
-    from models.local.architectures.torch_bert import _attend_unpadded
-
-    lengths = [70, 33, 33, 5, 1]
-    qkv = torch.randn(sum(lengths), 3, 4, 32, device="cuda", dtype=torch.bfloat16)
-    batch = PackedBatch(torch.zeros(sum(lengths), device="cuda"), lengths)
-    found = _attend_unpadded(batch, qkv).view(-1, 4, 32)
-    for part, text in zip(found.split(lengths), qkv.split(lengths), strict=True):
-        query, key, value = text.permute(1, 2, 0, 3)
-        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(0, 1)
-        torch.testing.assert_close(part, expected, atol=2e-2, rtol=2e-2)

@@ -16,10 +16,10 @@ from support.odd_texts import CODE_POINTS, odd_text
 from support.paths import ROOT
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from models.local.engine.workers import CORES_VARIABLE
 from models.local.tokens import Tokens
 from models.local.weights import find_folder
 from models.local.wordpiece import describe
-from models.local.workers import CORES_VARIABLE
 
 pytestmark = pytest.mark.kernels
 

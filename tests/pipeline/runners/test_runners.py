@@ -27,7 +27,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from support.paths import ROOT
 from support.small_run import SmallRun, document
 
-from models.local.workers import CORES_VARIABLE, allocations
+from models.local.engine.workers import CORES_VARIABLE, allocations
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError

@@ -66,9 +66,10 @@ class TokenBatch:
 
 
 def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.NDArray[np.intp]]:
-    """Split texts into batches of at most `token_budget` tokens, longest texts first.
+    """Split texts into batches of at most `token_budget` tokens, about equal in size, longest texts first.
 
     Texts of equal length come to lie side by side. A text longer than the budget gets a batch of its own.
+    Full batches would leave a last one of a few texts, which costs a GPU nearly as much as a full one.
     The longest come first so that a batch that does not fit into memory fails at the start of the work.
 
     Args:
@@ -80,12 +81,16 @@ def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.
     """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    # An equal share of as few batches as there must be, and half a text more for what does not come out even.
+    count = max(1, -(-total // token_budget))
+    share = min(token_budget, -(-total // count) + int(lengths.max(initial=0)) // 2)
     batches = []
     start = 0
     while start < len(order):
         begin = ends[start] - lengths[order[start]]  # tokens of all batches before
         # `ends` grows, so that the last text that still fits is found by halving.
-        end = max(start + 1, int(np.searchsorted(ends, begin + token_budget, side="right")))
+        end = max(start + 1, int(np.searchsorted(ends, begin + share, side="right")))
         batches.append(order[start:end])
         start = end
     return batches

@@ -13,6 +13,9 @@ Result = TypeVar("Result")
 
 CORES_VARIABLE = "SEMANTIC_INGEST_CORES"
 
+GPU_COPIES = 2
+"""Threads that feed one GPU: while one waits for its results, the other's batch is computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allocations:
@@ -32,16 +35,19 @@ class Allocations:
 def allocations(settings: Mapping[str, Any], device: str = "cpu", cores: int | None = None) -> Allocations:
     """Read ``num_threads``, ``num_allocations`` and ``adaptive_allocations`` of an endpoint.
 
-    An explicit ``num_allocations`` is kept as it is. Adaptive allocations stop where every core has a thread: more
-    copies than that only take turns.
+    On a CPU an explicit ``num_allocations`` is kept as it is. Adaptive allocations stop where every core has a
+    thread: more copies than that only take turns.
 
     Args:
         settings: the endpoint's ``service_settings``.
-        device: a GPU has its own way to compute in parallel: one copy feeds it while another prepares.
+        device: a GPU has its own way to compute in parallel: one copy feeds it while another prepares. More would only
+            take memory, since each has a stream of its own, and PyTorch keeps memory for each stream apart.
         cores: cores that this process may use; None finds out.
     """
+    if device != "cpu":
+        return Allocations(1, 1, GPU_COPIES)
     threads = int(settings.get("num_threads") or 1)
-    fitting = max(1, (cores or usable_cores()) // threads) if device == "cpu" else 2
+    fitting = max(1, (cores or usable_cores()) // threads)
     adaptive = settings.get("adaptive_allocations") or {}
     if adaptive.get("enabled"):
         most = min(int(adaptive.get("max_number_of_allocations") or 32), fitting)

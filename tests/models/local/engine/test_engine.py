@@ -1,6 +1,5 @@
 import threading
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import strategies as st
 from support.fresh_process import run_in_fresh_process
 
 from models.errors import InferenceError
-from models.local.architectures.packed import Group, OnDevice, PackedBatch
-from models.local.batching import TokenBatch, TokenizedTexts, gather, plan_batches
-from models.local.engine import Engine
-from models.local.workers import Allocations, Workers, allocations
+from models.local.architectures.packed import OnDevice, PackedBatch
+from models.local.engine.batching import TokenBatch, TokenizedTexts, gather, plan_batches
+from models.local.engine.run import Engine, slices
+from models.local.engine.workers import Allocations, Workers, allocations
 
 
 class WordTokens:
@@ -53,11 +52,32 @@ def test_batches_hold_each_text_once_within_the_budget(lengths: list[int], budge
         assert sizes == sorted(sizes, reverse=True)
 
 
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=60), st.integers(40, 100))
-def test_no_batch_could_take_one_text_more(lengths: list[int], budget: int) -> None:
-    batches = plan_batches(np.array(lengths, np.int32), budget)
-    for batch, following in pairwise(batches):
-        assert sum(lengths[row] for row in batch) + lengths[following[0]] > budget
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=200), st.integers(120, 400))
+def test_batches_are_few_and_none_is_a_remnant(lengths: list[int], budget: int) -> None:
+    sizes = [
+        sum(lengths[row] for row in batch) for batch in plan_batches(np.array(lengths, np.int32), budget)
+    ]
+    assert len(sizes) <= -(-sum(lengths) // (budget - 40)) + 1
+    assert all(size >= min(sum(lengths), budget) / 2 - 40 for size in sizes)
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(30, 200))
+def test_slices_hold_each_text_once_and_are_alike_in_size(sizes: list[int], characters: int) -> None:
+    found = list(slices(["x" * size for size in sizes], characters))
+    assert sorted(row for rows in found for row in rows) == list(range(len(sizes)))
+    assert len(found) <= max(1, round(sum(sizes) / characters))
+    assert all(sum(sizes[row] for row in rows) >= characters / 2 - 30 for rows in found[:-1])
+
+
+def test_a_flush_that_is_a_little_over_one_slice_is_one_slice() -> None:
+    texts = ["x" * 1000] * 270
+    assert [len(rows) for rows in slices(texts, 1 << 18)] == [270]
+
+
+def test_a_gpu_has_two_copies_at_most_whatever_the_endpoint_says() -> None:
+    wanted = {"num_threads": 16, "num_allocations": 32}
+    assert allocations(wanted, "cuda:1", cores=64) == Allocations(1, 1, 2)
+    assert allocations({"adaptive_allocations": {"enabled": True}}, "cuda") == Allocations(1, 1, 2)
 
 
 def test_gather_copies_rows_end_to_end() -> None:
@@ -65,13 +85,6 @@ def test_gather_copies_rows_end_to_end() -> None:
     starts, nothing = np.array([0, 3, 4]), np.zeros(0, np.int64)
     assert gather(ids, starts, np.array([6, 3]), np.array([2, 0])).tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2]
     assert gather(ids, starts, nothing, nothing).tolist() == []
-
-
-def test_groups_are_neighbours_of_equal_length() -> None:
-    batch = PackedBatch(torch.arange(11), [4, 2, 2, 3])
-    assert list(batch.groups()) == [Group(0, 1, 4), Group(4, 2, 2), Group(8, 1, 3)]
-    assert batch.ends().tolist() == [0, 4, 6, 8, 11]
-    assert batch.positions().tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 2]
 
 
 def test_results_come_back_in_the_order_of_the_texts() -> None:
@@ -86,15 +99,15 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() -> None:
         seen.append(len(batch.ids))
         if len(batch.ids) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return [int(part.sum()) for part in batch.ids.split(list(batch.lengths))]
+        return [int(part.sum()) for part in batch.ids.split(batch.lengths.tolist())]
 
     compute = OnDevice(on_device, "cpu")
     engine = make_engine(budget=64, threads=1)
-    assert run(engine, ["a bb ccc dddd"] * 40, compute) == [10] * 40
+    assert run(engine, ["a bb ccc dddd"] * 48, compute) == [10] * 48
     assert max(seen) == 64
     assert engine.token_budget == 8
     seen.clear()
-    assert run(engine, ["a bb ccc dddd"] * 40, compute) == [10] * 40
+    assert run(engine, ["a bb ccc dddd"] * 48, compute) == [10] * 48
     assert max(seen) == 8  # what was learnt is kept: nothing is tried in vain again
 
 
@@ -167,8 +180,8 @@ import threading
 import numpy as np
 import torch
 from models.local.architectures.packed import OnDevice
-from models.local.batching import TokenBatch
-from models.local.workers import Allocations, Workers
+from models.local.engine.batching import TokenBatch
+from models.local.engine.workers import Allocations, Workers
 
 torch.set_num_threads(3)
 workers = Workers(Allocations(2, 1, 2))

@@ -10,13 +10,17 @@ import numpy.typing as npt
 
 from models.embeddings import OnBatch
 from models.errors import InferenceError
-from models.local.batching import TokenBatch, TokenizedTexts, gather, plan_batches
+from models.local.engine.batching import TokenBatch, TokenizedTexts, gather, plan_batches
+from models.local.engine.workers import Workers
 from models.local.tokens import Tokens
-from models.local.workers import Workers
 
 _log = logging.getLogger(__name__)
-# Tokenised at once: long enough for like lengths to meet, short enough to start soon.
 _SLICE_CHARACTERS = 1 << 18
+"""Tokenised at once: long enough for like lengths to meet, short enough to start soon."""
+
+_CHARACTERS_A_TOKEN = 16
+"""A slice has at least so many characters for each token of a batch: enough text for three or four full batches."""
+
 Output = TypeVar("Output")
 Rows = npt.NDArray[np.intp]
 
@@ -66,7 +70,7 @@ class Engine(Generic[Output]):
         pending: list[tuple[Rows, TokenizedTexts, list[Future[list[tuple[Rows, Output]]]]]] = []
         try:
             # All slices are handed over before the first result is awaited: the workers compute meanwhile.
-            for rows in _slices(texts):
+            for rows in slices(texts, max(_SLICE_CHARACTERS, self.token_budget * _CHARACTERS_A_TOKEN)):
                 tokenized = self._tokens.encode([prefix + texts[row] for row in rows])
                 batches = plan_batches(tokenized.lengths, self.token_budget)
                 starts = tokenized.starts()
@@ -122,12 +126,17 @@ class Engine(Generic[Output]):
             self.token_budget = smaller
 
 
-def _slices(texts: Sequence[str]) -> Iterator[Rows]:
-    """Split texts into slices of like length, longest first, by characters: tokens are not known yet."""
+def slices(texts: Sequence[str], characters: int) -> Iterator[Rows]:
+    """Split texts into slices of about `characters`, none of them a small rest, longest texts first.
+
+    Characters are counted, since tokens are not known yet.
+    """
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])
+    count = max(1, round(int(ends[-1]) / characters)) if len(ends) else 1
     # A text belongs to the slice in which it ends; a very long one passes over the numbers of several.
-    slice_of = np.cumsum(sizes[order]) // _SLICE_CHARACTERS
+    slice_of = (ends - 1) * count // max(1, int(ends[-1])) if len(ends) else ends
     for rows in np.split(order, np.flatnonzero(np.diff(slice_of)) + 1):
         if len(rows):
             yield rows

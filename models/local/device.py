@@ -1,0 +1,138 @@
+"""Where a model computes and in which precision, and whether what comes out of a GPU can be believed."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.embeddings import Embedder, Embeddings, SparseEmbeddings
+from models.errors import InferenceError, ModelLoadError, ValidationError
+from models.local.architectures import native
+
+WORKER_VARIABLE = "WORKER_ID"
+"""Environment variable in which Beam gives each worker process its name, such as ``worker_3`` or ``sdk-0-3``."""
+
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
+"""Where Linux has the driver of a GPU: NVIDIA's, that of its small boards, that under WSL, and AMD's."""
+
+_LEAST_COSINE = 0.99
+_PROBES = (
+    "Embeddings of these sentences are computed twice, on the processor and on the GPU.",
+    "Short, and 3.5 times shorter.",
+    "If both agree, the rest can be believed: a text of another length stands in the same batch.",
+)
+
+
+def choose_device(name: str | None) -> str:
+    """Choose the device; import PyTorch, which takes seconds, only where there may be another than the CPU.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:N``. None, and ``cuda``, take the GPU whose turn it is: that of worker process
+            i is number i modulo the number of GPUs.
+
+    Raises:
+        ModelLoadError: there is no such device.
+    """
+    if name == "cpu":
+        return name
+    if name is not None or sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS):
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count and name in (None, "cuda"):
+            return f"cuda:{worker_number() % count}"
+        if count and name in [f"cuda:{number}" for number in range(count)]:
+            return str(name)
+        if count:
+            raise ModelLoadError(
+                f"[device: {name}] is not there: this machine has cuda:0 to cuda:{count - 1}"
+            )
+    if name is not None:
+        raise ModelLoadError(f"[device: {name}] needs a CUDA device, and this machine has none", status=400)
+    return "cpu"
+
+
+def worker_number() -> int:
+    """The number of this process among the workers of its machine; 0 where it is alone."""
+    found = re.search(r"(\d+)$", os.environ.get(WORKER_VARIABLE, ""))
+    return int(found.group(1)) if found else 0
+
+
+def choose_dtype(name: str | None, device: str) -> str:
+    """Choose what to compute in.
+
+    Args:
+        name: ``float32``, ``bfloat16`` or ``float16``; None takes float32 on a CPU, and half precision on a GPU:
+            bfloat16 where the card computes in it, else float16.
+        device: where to compute.
+
+    Raises:
+        ValidationError: half precision where there are no instructions for it, so that it is slower than full.
+    """
+    if device != "cpu":
+        return _dtype_on_gpu(name, device)
+    if name == "float16":
+        raise ValidationError(["[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16"])
+    if name == "bfloat16" and native.kernels((), "bfloat16") is None:
+        raise ValidationError(
+            [
+                "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see"
+                " docs/performance.md): without them it is slower than float32; leave [dtype] out"
+            ]
+        )
+    return name or "float32"
+
+
+def _dtype_on_gpu(name: str | None, device: str) -> str:
+    """PyTorch takes bfloat16 on any card, and fails or crawls on those that cannot compute in it, such as a T4."""
+    import torch
+
+    has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "bfloat16" and not has_bfloat16:
+        card = torch.cuda.get_device_name(device)
+        raise ValidationError(
+            [f"[dtype: bfloat16] is not for this GPU [{card}]; leave [dtype] out, or take float16"]
+        )
+    return name or ("bfloat16" if has_bfloat16 else "float16")
+
+
+def must_agree(found: Embedder, expected: Embedder, *, bits: bool = False) -> None:
+    """Embed a few texts on a GPU and on the CPU, so that a broken GPU stops the run and not each document.
+
+    Args:
+        found: on the GPU.
+        expected: the same model on the CPU, in float32.
+        bits: whether the embeddings are eight signs a byte.
+
+    Raises:
+        ModelLoadError: the GPU fails, or gives something else.
+    """
+    way_out = "set [device: cpu], or try [dtype: float32] in [models]"
+    try:
+        embeddings = found.embed(_PROBES, "ingest")
+    except (InferenceError, RuntimeError) as error:
+        raise ModelLoadError(f"The model cannot run on [{found.device}]: {error}; {way_out}") from error
+    ours, wanted = (_matrix(one, bits) for one in (embeddings, expected.embed(_PROBES, "ingest")))
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(wanted, axis=1)
+    cosine = float(((ours * wanted).sum(1) / lengths).min())
+    if not cosine >= _LEAST_COSINE:
+        raise ModelLoadError(
+            f"The model gives other embeddings on [{found.device}] than on the CPU: their cosine is {cosine:.4f}, and"
+            f" at least {_LEAST_COSINE} is expected; {way_out}"
+        )
+
+
+def _matrix(embeddings: Embeddings, bits: bool) -> npt.NDArray[np.float64]:
+    """Lay embeddings out as [texts, dimensions], or [texts, vocabulary]."""
+    if isinstance(embeddings, SparseEmbeddings):
+        found = np.zeros((len(embeddings), len(embeddings.vocabulary)))
+        found[np.repeat(np.arange(len(found)), np.diff(embeddings.indptr)), embeddings.token_ids] = (
+            embeddings.weights
+        )
+        return found
+    if bits:
+        return np.unpackbits(embeddings.values.view(np.uint8), axis=1).astype(np.float64) * 2 - 1
+    return embeddings.values.astype(np.float64)

@@ -1,0 +1,1 @@
+"""Texts through a model: batches of like length, and the threads that compute them."""
