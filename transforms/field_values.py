@@ -19,6 +19,10 @@ def field_values(source: Mapping[str, Any], name: str) -> list[str]:
     Raises:
         InferenceError: a value is an object or an array of arrays (status 400).
     """
+    # Nearly always the field is a string beneath its own name.
+    value = source.get(name) if "." not in name else None
+    if isinstance(value, str):
+        return [value]
     value = _extract(source, name.split("."))
     if value is None:
         return []

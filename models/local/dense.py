@@ -57,7 +57,7 @@ class DenseEmbedder(Embedder):
         self._element_type = element_type
         self._similarity = similarity
         self._model_for = model_for
-        self._engine: Engine[npt.NDArray[np.float32]] = Engine(tokens, workers, device, token_budget)
+        self._engine: Engine[npt.NDArray[np.float32]] = Engine(tokens.encode, workers, device, token_budget)
 
     def embed(
         self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None

@@ -91,7 +91,7 @@ class SparseEmbedder(Embedder):
         self._workers = workers
         self._vocabulary = tuple(map(rename, tokens.vocabulary()))
         self._compute = compute
-        self._engine: Engine[SparseRows] = Engine(tokens, workers, device, token_budget)
+        self._engine: Engine[SparseRows] = Engine(tokens.encode, workers, device, token_budget)
 
     def embed(
         self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None

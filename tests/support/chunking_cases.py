@@ -108,7 +108,8 @@ def call_chunker(row):
     if "size" in row:
         return word_pieces(find_words(Utf16Text("one two")), 7, row["size"], row["overlap"])
     chunker, given = re.match(r"(\w+) chunker given (\w+)", row["op"]).groups()
-    return STRATEGIES[chunker](Utf16Text("one two"), ChunkingSettings(given, 20))
+    text = Utf16Text("one two")
+    return STRATEGIES[chunker](text, find_words(text), ChunkingSettings(given, 20))
 
 
 def check_property(row):

@@ -1,5 +1,6 @@
 """Where words and sentences end: ICU as Elasticsearch has it, or Punkt for sentences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,16 +11,27 @@ import numpy.typing as npt
 from models.chunking_settings import PUNKT_LANGUAGES
 from models.errors import ModelLoadError
 from models.text import Utf16Text
-from transforms.chunk.word_breaks import SHORT, WORD_END, icu_iterator, mark_word_breaks, signed_boundaries
+from transforms.chunk.word_breaks import (
+    SHORT,
+    WORD_END,
+    Marks,
+    icu_iterator,
+    mark_word_breaks,
+    signed_boundaries,
+)
 
 Offsets = npt.NDArray[np.int64]
 
 _DENSE = 1.6  # characters a word that prose has at least, in scripts without spaces
 _START = np.zeros(1, np.int64)
-_SENTENCE_ENDS = (b".", b"!", b"?", b"\n", b"\r")
-_WORD_BYTES = bytes(
-    byte if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else ord(" ") for byte in range(256)
+_IN_WORD, _ENDS_SENTENCE = 1, 2
+_KINDS = bytes(
+    _IN_WORD
+    if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_")
+    else _ENDS_SENTENCE * (byte in b".!?\n\r")
+    for byte in range(256)
 )
+"""What each byte of UTF-8 is, for `word_count_bounds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +89,32 @@ def find_words(text: Utf16Text) -> Words:
         # Negative are the boundaries that end no word; offset 0 is one of them, though it has no sign.
         signed = np.concatenate([_START, signed_boundaries(text.text)])
         return Words(np.abs(signed), np.cumsum(signed > 0))
-    marks = mark_word_breaks(text.code_units())
-    offsets = np.flatnonzero(marks > 0)
-    return Words(offsets, np.cumsum(marks[offsets] == WORD_END))
+    return Words(*_words_of_marks(mark_word_breaks(text.code_units())))
+
+
+def find_words_of(texts: Sequence[Utf16Text]) -> list[Words]:
+    """Find the word boundaries of several texts in one pass, with one line separator between them.
+
+    No rule looks beyond a line separator: each text has the boundaries that it has alone.
+    """
+    starts = np.cumsum([0, *(text.length + 1 for text in texts)])
+    if starts[-1] < SHORT:
+        return [find_words(text) for text in texts]
+    # A vertical tab, since a line feed would stay together with a carriage return at the end of a text.
+    joined = "\v".join(text.text for text in texts).encode("utf-16-le", "surrogatepass")
+    offsets, counts = _words_of_marks(mark_word_breaks(np.frombuffer(joined, "<u2")))
+    # The boundaries of a text are those from its start to its end, both included.
+    firsts = np.searchsorted(offsets, starts[:-1], "left").tolist()
+    lasts = np.searchsorted(offsets, starts[1:] - 1, "right").tolist()
+    return [
+        Words(offsets[first:last] - start, counts[first:last] - counts[first])
+        for first, last, start in zip(firsts, lasts, starts.tolist(), strict=False)
+    ]
+
+
+def _words_of_marks(marks: Marks) -> tuple[Offsets, Offsets]:
+    offsets = np.flatnonzero(marks)
+    return offsets, np.cumsum(marks[offsets] == WORD_END)
 
 
 def count_words(text: str) -> int:
@@ -87,27 +122,46 @@ def count_words(text: str) -> int:
     return int(find_words(Utf16Text(text)).counts[-1])
 
 
-def word_count_bound(text: str) -> int:
-    """Return a number that no chunker's word count of a whole text exceeds, without looking for boundaries.
+def word_count_bounds(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return numbers that no chunker's word counts of whole texts exceed, without looking for boundaries.
 
     In ASCII a word is a run of letters, digits and underscores. Every other character may be a word of its own
     and part two more, and every end of a sentence may make Elasticsearch count two words twice.
     """
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
     # Each character beyond ASCII adds at least one byte, so `wide` is no less than their number.
-    encoded = text.encode("utf-8", "surrogatepass")
-    wide = len(encoded) - len(text)
-    ends = sum(map(encoded.count, _SENTENCE_ENDS))
-    return len(encoded.translate(_WORD_BYTES).split()) + 2 * ends + 4 * wide
+    wide = sizes - np.fromiter(map(len, texts), np.int64, len(texts))
+    kinds = np.frombuffer(b" ".join([*encoded, b""]).translate(_KINDS), np.uint8)
+    starts = np.cumsum(sizes + 1) - (sizes + 1)
+    begins = kinds == _IN_WORD
+    begins[1:] &= kinds[:-1] != _IN_WORD
+    words = np.add.reduceat(begins, starts, dtype=np.int64)
+    ends = np.add.reduceat(kinds == _ENDS_SENTENCE, starts, dtype=np.int64)
+    bounds: npt.NDArray[np.int64] = words + 2 * ends + 4 * wide
+    return bounds
 
 
-def fits_in_one_chunk(text: Utf16Text, size: int, language: str | None) -> bool:
-    """Tell quickly whether a text is surely no longer than `size` words, however Elasticsearch counts them.
+def fit_in_one_chunk(texts: Sequence[Utf16Text], size: int, language: str | None) -> list[bool]:
+    """Tell quickly which texts are surely no longer than `size` words, however Elasticsearch counts them.
 
     Most documents are short, and for them this saves the arrays that a cut needs. False is no answer.
     """
-    if text.text.isascii() or text.length > _DENSE * size:
-        return word_count_bound(text.text) <= size
-    # Where nearly every character can be a word, only ICU can tell; what is longer hardly ever fits.
+    if not texts:
+        return []
+    bounds = word_count_bounds([text.text for text in texts]).tolist()
+    return [
+        bound <= size or (_may_be_dense(text, size) and _fits(text, size, language))
+        for text, bound in zip(texts, bounds, strict=True)
+    ]
+
+
+def _may_be_dense(text: Utf16Text, size: int) -> bool:
+    """Whether nearly every character may be a word, so that only ICU can tell; what is longer hardly ever fits."""
+    return not text.text.isascii() and text.length <= _DENSE * size
+
+
+def _fits(text: Utf16Text, size: int, language: str | None) -> bool:
     iterator = icu_iterator("word")
     iterator.setText(text.text)
     status = iterator.getRuleStatus

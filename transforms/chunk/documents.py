@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -13,7 +13,7 @@ from models.errors import illegal_argument
 from models.text import Utf16Text, is_blank
 from transforms.chunk.boundaries import find_sentences
 from transforms.chunk.separators import compile_separator
-from transforms.chunk.strategies import chunk_spans
+from transforms.chunk.strategies import spans_of
 from transforms.chunk.token_strategies import CountTokens
 from transforms.field_values import field_values
 from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, Document, Failure, SemanticField
@@ -30,7 +30,24 @@ class TokenCounter(Protocol):
 def chunk_document(
     document: Document, field: SemanticField, count_tokens: CountTokens | None = None
 ) -> tuple[Chunk, ...]:
-    """Cut every value that a semantic_text field embeds.
+    """Cut the values of one document; see `chunk_documents`."""
+    return chunk_documents([document], field, count_tokens)[0]
+
+
+class _Value(NamedTuple):
+    """A value that a semantic_text field embeds: whose it is, and where it begins in its source field."""
+
+    document: int
+    source_field: str
+    number: int
+    base: int
+    text: Utf16Text
+
+
+def chunk_documents(
+    documents: Sequence[Document], field: SemanticField, count_tokens: CountTokens | None = None
+) -> list[tuple[Chunk, ...]]:
+    """Cut every value that a semantic_text field embeds, those of all documents together.
 
     Offsets count from the start of each source field, whose values stand one character apart. Blank values
     have no chunk, but their length counts.
@@ -38,18 +55,25 @@ def chunk_document(
     Raises:
         InferenceError: a value is an object, or a separator cannot be used (status 400).
     """
-    chunks: list[Chunk] = []
-    for name in field.sources:
-        base = 0
-        for number, value in enumerate(field_values(document.source, name)):
-            whole = Utf16Text(value)
-            if not is_blank(value):
-                chunks += (
-                    Chunk(name, number, base + start, base + end, whole.slice(start, end))
-                    for start, end in chunk_spans(whole, field.chunking, count_tokens)
-                )
-            base += whole.length + 1
-    return tuple(chunks)
+    values = list(_values(documents, field))
+    chunks: list[list[Chunk]] = [[] for _ in documents]
+    spans = spans_of([value.text for value in values], field.chunking, count_tokens)
+    for (document, name, number, base, text), found in zip(values, spans, strict=True):
+        chunks[document] += [
+            Chunk(name, number, base + start, base + end, text.slice(start, end)) for start, end in found
+        ]
+    return list(map(tuple, chunks))
+
+
+def _values(documents: Sequence[Document], field: SemanticField) -> Iterator[_Value]:
+    for place, document in enumerate(documents):
+        for name in field.sources:
+            base = 0
+            for number, value in enumerate(field_values(document.source, name)):
+                text = Utf16Text(value)
+                if not is_blank(value):
+                    yield _Value(place, name, number, base, text)
+                base += text.length + 1
 
 
 @dataclass

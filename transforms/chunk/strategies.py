@@ -8,7 +8,7 @@ import numpy as np
 from models.chunking_settings import SEPARATOR_GROUPS, ChunkingSettings
 from models.errors import illegal_argument
 from models.text import Utf16Text
-from transforms.chunk.boundaries import Words, find_sentences, find_words, fits_in_one_chunk
+from transforms.chunk.boundaries import Words, find_sentences, find_words, find_words_of, fit_in_one_chunk
 from transforms.chunk.separators import SeparatorBudget
 from transforms.chunk.token_strategies import CountTokens, token_spans
 
@@ -61,7 +61,16 @@ def chunk_text(
 def chunk_spans(
     text: Utf16Text, settings: ChunkingSettings, count_tokens: CountTokens | None = None
 ) -> list[Span]:
-    """Cut a text as Elasticsearch does: the offsets of its chunks in UTF-16 code units, at least one.
+    """Cut one text; see `spans_of`."""
+    return spans_of([text], settings, count_tokens)[0]
+
+
+def spans_of(
+    texts: Sequence[Utf16Text], settings: ChunkingSettings, count_tokens: CountTokens | None = None
+) -> list[list[Span]]:
+    """Cut each text as Elasticsearch does: the offsets of its chunks in UTF-16 code units, at least one.
+
+    The words of all texts are found together: for texts of usual length that is most of the work.
 
     Raises:
         InferenceError: a setting cannot be used, such as a separator that is no regular expression.
@@ -69,51 +78,64 @@ def chunk_spans(
     if settings.size_unit == "tokens":
         if count_tokens is None:
             raise illegal_argument("[size_unit] [tokens] needs the tokenizer of an endpoint to count with")
-        spans = token_spans(text, settings, count_tokens)
+        found = [token_spans(text, settings, count_tokens) for text in texts]
     else:
-        spans = STRATEGIES[settings.strategy](text, settings)
-    return contiguous_spans(spans, text.length) if settings.contiguous else spans
+        found = _spans_by_words(texts, settings)
+    if settings.contiguous:
+        return [contiguous_spans(spans, text.length) for spans, text in zip(found, texts, strict=True)]
+    return found
 
 
-def chunk_by_words(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
+def _spans_by_words(texts: Sequence[Utf16Text], settings: ChunkingSettings) -> list[list[Span]]:
+    cut = STRATEGIES[settings.strategy]
+    if cut is None:
+        return [[(0, text.length)] for text in texts]
+    limit, language = _surely_one_chunk(settings)
+    short = [text for text in texts if text.length < _SHORT]
+    fitting = iter(fit_in_one_chunk(short, limit, language))
+    spans = [[(0, text.length)] if text.length < _SHORT and next(fitting) else [] for text in texts]
+    # What is left has to be looked at word by word.
+    rest = [place for place, found in enumerate(spans) if not found]
+    for place, words in zip(rest, find_words_of([texts[place] for place in rest]), strict=True):
+        spans[place] = cut(texts[place], words, settings)
+    return spans
+
+
+def _surely_one_chunk(settings: ChunkingSettings) -> tuple[int, str | None]:
+    """The number of words up to which a text is one chunk, and the language whose sentences count; -1 for never."""
+    size, overlap = settings.max_chunk_size or 0, settings.overlap or 0
+    if settings.strategy == "word":
+        # A chunk that is exactly full ends with its last word; one that is not takes the rest of the text.
+        return (size - 1 if 0 <= overlap <= size // 2 else -1), None
+    return size, settings.language if settings.strategy == "sentence" else None
+
+
+def chunk_by_words(text: Utf16Text, words: Words, settings: ChunkingSettings) -> list[Span]:
     """Cut after every `max_chunk_size` words, repeating `overlap` words."""
     _require(settings, "word", "WordBoundaryChunker")
-    size, overlap = settings.max_chunk_size or 0, settings.overlap or 0
-    # A chunk that is exactly full ends with its last word; one that is not takes the rest of the text.
-    if text.length < _SHORT and 0 <= overlap <= size // 2 and fits_in_one_chunk(text, size - 1, None):
-        return [(0, text.length)]
-    pieces = word_pieces(find_words(text), text.length, size, overlap)
+    pieces = word_pieces(words, text.length, settings.max_chunk_size or 0, settings.overlap or 0)
     return [(piece.start, piece.end) for piece in pieces]
 
 
-def chunk_by_sentences(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
+def chunk_by_sentences(text: Utf16Text, words: Words, settings: ChunkingSettings) -> list[Span]:
     """Fill chunks with sentences up to `max_chunk_size` words, repeating `sentence_overlap` sentences."""
     _require(settings, "sentence", "SentenceBoundaryChunker")
-    size, overlap = settings.max_chunk_size or 0, bool(settings.sentence_overlap)
-    if text.length < _SHORT and fits_in_one_chunk(text, size, settings.language):
-        return [(0, text.length)]
-    return _sentence_spans(text, size, overlap, settings.language)
+    overlap = bool(settings.sentence_overlap)
+    return _sentence_spans(text, words, settings.max_chunk_size or 0, overlap, settings.language)
 
 
-def chunk_recursively(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
+def chunk_recursively(text: Utf16Text, words: Words, settings: ChunkingSettings) -> list[Span]:
     """Split at the first separator, merge neighbours, and split what is still too large at the next one."""
     _require(settings, "recursive", "RecursiveChunker")
     separators = settings.separators or SEPARATOR_GROUPS["plaintext"]
-    if text.length < _SHORT and fits_in_one_chunk(text, settings.max_chunk_size or 0, None):
-        return [(0, text.length)]
-    return _RecursiveSplit(text, separators, settings.max_chunk_size or 0, settings.language).spans()
+    return _RecursiveSplit(text, words, separators, settings.max_chunk_size or 0, settings.language).spans()
 
 
-def do_not_chunk(text: Utf16Text, settings: ChunkingSettings) -> list[Span]:
-    """Return the whole text as one chunk."""
-    return [(0, text.length)]
-
-
-STRATEGIES: Mapping[str, Callable[[Utf16Text, ChunkingSettings], list[Span]]] = {
+STRATEGIES: Mapping[str, Callable[[Utf16Text, Words, ChunkingSettings], list[Span]] | None] = {
     "word": chunk_by_words,
     "sentence": chunk_by_sentences,
     "recursive": chunk_recursively,
-    "none": do_not_chunk,
+    "none": None,  # the whole text is one chunk
 }
 
 
@@ -163,12 +185,13 @@ def word_pieces(words: Words, length: int, size: int, overlap: int) -> list[Piec
     return pieces
 
 
-def _sentence_spans(text: Utf16Text, size: int, overlap: bool, language: str | None) -> list[Span]:
+def _sentence_spans(
+    text: Utf16Text, words: Words, size: int, overlap: bool, language: str | None
+) -> list[Span]:
     """Fill chunks with sentences, greedily.
 
     The sizes that are compared are Elasticsearch's counts (`Words.count`), not the natural ones.
     """
-    words = find_words(text)
     ends = find_sentences(text, language)
     # A sentence starts where the one before it ends; without any sentence there is no start either.
     starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
@@ -226,12 +249,14 @@ def _cut_sentence(text: Utf16Text, start: int, end: int, size: int) -> list[Piec
 class _RecursiveSplit:
     """One text on its way through the separators."""
 
-    def __init__(self, text: Utf16Text, separators: Sequence[str], size: int, language: str | None) -> None:
+    def __init__(
+        self, text: Utf16Text, words: Words, separators: Sequence[str], size: int, language: str | None
+    ) -> None:
         self.text = text
         self.separators = separators
         self.size = size
         self.language = language
-        self.words = find_words(text)
+        self.words = words
         self.budget = SeparatorBudget(text.length)
 
     def spans(self) -> list[Span]:
@@ -275,7 +300,7 @@ class _RecursiveSplit:
     def _fall_back(self, piece: Piece) -> list[Span]:
         """Cut at sentences, without overlap, what no separator could make small enough."""
         part = Utf16Text(self.text.slice(piece.start, piece.end))
-        spans = _sentence_spans(part, self.size, False, self.language)
+        spans = _sentence_spans(part, find_words(part), self.size, False, self.language)
         return [(piece.start + start, piece.start + end) for start, end in spans]
 
 

@@ -34,6 +34,8 @@ def attend(
         scale: factor of the scores; None takes 1 / sqrt(width).
         window: what a token sees.
     """
+    if not len(query):  # texts without tokens alone
+        return query
     if not query.is_cuda:
         return by_length(batch, query, key, value, scale, window)
     if query.element_size() == 2 and has_flash(query.device.index or 0):
@@ -90,6 +92,8 @@ def by_length(
 
     parts = []
     for group in batch.groups():
+        if not group.length:
+            break
         shape = (group.texts, group.length, -1, query.shape[2])
         queries, keys, values = (
             part[group.tokens].view(shape).transpose(1, 2) for part in (query, key, value)
@@ -100,7 +104,7 @@ def by_length(
             queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=shared
         )
         parts.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts) if parts else torch.empty_like(query)
+    return torch.cat(parts)
 
 
 def padded(

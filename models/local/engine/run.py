@@ -12,7 +12,6 @@ from models.embeddings import OnBatch
 from models.errors import InferenceError
 from models.local.engine.batching import TokenBatch, TokenizedTexts, gather, plan_batches
 from models.local.engine.workers import Workers
-from models.local.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 _SLICE_CHARACTERS = 1 << 18
@@ -30,7 +29,7 @@ class Engine(Generic[Output]):
 
     def __init__(
         self,
-        tokens: Tokens,
+        encode: Callable[[Sequence[str]], TokenizedTexts],
         workers: Workers,
         device: str,
         token_budget: int,
@@ -38,12 +37,12 @@ class Engine(Generic[Output]):
         """Put an engine together.
 
         Args:
-            tokens: the model's tokenizer.
+            encode: the model's tokenizer: texts in, their token ids out.
             workers: the copies to compute on.
             device: where the model is, for messages.
             token_budget: tokens of one batch.
         """
-        self._tokens = tokens
+        self._encode = encode
         self._workers = workers
         self._device = device
         self.token_budget = token_budget
@@ -71,7 +70,7 @@ class Engine(Generic[Output]):
         try:
             # All slices are handed over before the first result is awaited: the workers compute meanwhile.
             for rows in slices(texts, max(_SLICE_CHARACTERS, self.token_budget * _CHARACTERS_A_TOKEN)):
-                tokenized = self._tokens.encode([prefix + texts[row] for row in rows])
+                tokenized = self._encode([prefix + texts[row] for row in rows])
                 batches = plan_batches(tokenized.lengths, self.token_budget)
                 starts = tokenized.starts()
                 futures = [

@@ -13,8 +13,14 @@ from support.texts import SEPARATORS, WORDS, texts
 
 from models.chunking_settings import SEPARATOR_GROUPS, ChunkingSettings
 from models.text import Utf16Text, utf16_length
-from transforms.chunk.boundaries import count_words, find_sentences, find_words, word_count_bound
-from transforms.chunk.strategies import chunk_text
+from transforms.chunk.boundaries import (
+    count_words,
+    find_sentences,
+    find_words,
+    find_words_of,
+    word_count_bounds,
+)
+from transforms.chunk.strategies import chunk_spans, chunk_text, spans_of
 
 SIZES = st.integers(1, 60)
 many = settings(max_examples=150)
@@ -144,7 +150,25 @@ def test_bound_is_never_below_the_count(text):
     ends = find_sentences(whole).tolist()
     words = find_words(whole)
     counted = sum(int(words.count(start, end)) for start, end in zip([0, *ends], ends, strict=False))
-    assert counted <= word_count_bound(text)
+    assert counted <= word_count_bounds(["one", text, ""])[1]
+
+
+@settings(max_examples=60)
+@given(st.lists(texts, max_size=6), st.integers(0, 1))
+def test_texts_have_the_same_words_together_and_alone(some, long):
+    """Long: all go through the arrays, which those of a few short texts alone never do."""
+    whole = [Utf16Text(text) for text in [*some, "a b. " * 400 * long]]
+    for text, found in zip(whole, find_words_of(whole), strict=True):
+        alone = find_words(text)
+        assert found.offsets.tolist() == alone.offsets.tolist()
+        assert found.counts.tolist() == alone.counts.tolist()
+
+
+@settings(max_examples=60)
+@given(st.lists(texts, max_size=6), all_settings)
+def test_texts_are_cut_together_as_alone(some, chosen):
+    whole = [Utf16Text(text) for text in [*some, "a b. " * 400]]
+    assert spans_of(whole, chosen) == [chunk_spans(text, chosen) for text in whole]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -26,7 +26,7 @@ class WordTokens:
 
 
 def make_engine(budget: int = 8, threads: int = 2) -> Engine:
-    return Engine(WordTokens(), Workers(Allocations(1, threads, threads)), "cpu", budget)
+    return Engine(WordTokens().encode, Workers(Allocations(1, threads, threads)), "cpu", budget)
 
 
 def sums(batch: TokenBatch) -> list[int]:
