@@ -37,6 +37,11 @@ class DenseEmbeddings:
         rows = np.asarray(rows, np.intp)
         return DenseEmbeddings(self.values[rows], self.is_truncated[rows], self.tokens[rows])
 
+    def slice(self, start: int, end: int) -> "DenseEmbeddings":
+        """Return the embeddings of neighbouring rows, without a copy."""
+        rows = slice(start, end)
+        return DenseEmbeddings(self.values[rows], self.is_truncated[rows], self.tokens[rows])
+
     @staticmethod
     def concat(parts: Sequence["DenseEmbeddings"]) -> "DenseEmbeddings":
         """Join embeddings of the same model."""
@@ -81,6 +86,18 @@ class SparseEmbeddings:
         entries = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
         return SparseEmbeddings(
             indptr,
+            self.token_ids[entries],
+            self.weights[entries],
+            self.vocabulary,
+            self.is_truncated[rows],
+            self.tokens[rows],
+        )
+
+    def slice(self, start: int, end: int) -> "SparseEmbeddings":
+        """Return the embeddings of neighbouring rows, without a copy."""
+        rows, entries = slice(start, end), slice(int(self.indptr[start]), int(self.indptr[end]))
+        return SparseEmbeddings(
+            self.indptr[start : end + 1] - self.indptr[start],
             self.token_ids[entries],
             self.weights[entries],
             self.vocabulary,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from models.local.batching import TokenizedTexts
+from models.local.engine.batching import TokenizedTexts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

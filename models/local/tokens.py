@@ -17,6 +17,7 @@ import orjson
 from models.errors import ModelLoadError
 from models.local.byte_pairs import BytePairs
 from models.local.engine.batching import TokenizedTexts
+from models.local.engine.workers import usable_cores
 from models.local.wordpiece import WordPiece, open_word_piece
 
 if TYPE_CHECKING:

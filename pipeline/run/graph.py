@@ -60,11 +60,11 @@ def scan_graph(
 
 def chunked_documents(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
-) -> tuple[beam.PCollection[ChunkedDocument], list[beam.PCollection[Failure]]]:
+) -> tuple[beam.PCollection[list[ChunkedDocument]], list[beam.PCollection[Failure]]]:
     """Read the planned documents of the splits and chunk them.
 
     Returns:
-        The chunked documents, and the failures of each step.
+        The chunked documents in batches, and the failures of each step.
     """
     # Splits, not documents, are spread over the workers.
     read = ReadWork(source_format(resolved.config), resolved.layout.plain, run.folder)

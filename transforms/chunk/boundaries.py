@@ -122,6 +122,11 @@ def count_words(text: str) -> int:
     return int(find_words(Utf16Text(text)).counts[-1])
 
 
+def count_words_of(texts: Sequence[str]) -> list[int]:
+    """Count the words of each text, those of all together."""
+    return [int(words.counts[-1]) for words in find_words_of([Utf16Text(text) for text in texts])]
+
+
 def word_count_bounds(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return numbers that no chunker's word counts of whole texts exceed, without looking for boundaries.
 

@@ -78,10 +78,10 @@ def _values(documents: Sequence[Document], field: SemanticField) -> Iterator[_Va
 
 @dataclass
 class ChunkDocuments(beam.PTransform):
-    """Cut the semantic_text fields of documents into chunks.
+    """Cut the semantic_text fields of batches of documents into chunks.
 
-    Two outputs: ``done`` holds a ChunkedDocument for each document that could be cut, ``failed`` a Failure
-    for every other one.
+    Two outputs: ``done`` holds batches of ChunkedDocuments, ``failed`` a Failure for each document that could not be
+    cut.
 
     Attributes:
         fields: the fields to cut.
@@ -105,15 +105,15 @@ class ChunkDocuments(beam.PTransform):
             for separator in settings.separators or ():
                 compile_separator(separator)
 
-    def expand(self, documents: beam.pvalue.PCollection[Document]) -> Any:
+    def expand(self, documents: beam.pvalue.PCollection[list[Document]]) -> Any:
         """Wire the stage."""
         # A PTransform with two outputs has no annotation that Beam would understand.
-        chunk = _ChunkDocument(self.fields, dict(self.token_counters))
+        chunk = _ChunkBatch(self.fields, dict(self.token_counters))
         return documents | beam.ParDo(chunk).with_outputs(FAILED, main=DONE)
 
 
-class _ChunkDocument(beam.DoFn):
-    """Cuts one document at a time; one that cannot be cut becomes a Failure."""
+class _ChunkBatch(beam.DoFn):
+    """Cuts a batch of documents at a time; one that cannot be cut becomes a Failure."""
 
     documents_chunked = Metrics.counter("chunk", "documents_chunked")
     chunks_made = Metrics.counter("chunk", "chunks_made")
@@ -123,23 +123,37 @@ class _ChunkDocument(beam.DoFn):
         self.fields = fields
         self.token_counters = token_counters
 
-    def process(self, document: Document) -> Iterator[ChunkedDocument]:
-        """Cut all fields of a document."""
+    def process(self, documents: list[Document]) -> Iterator[list[ChunkedDocument]]:
+        """Cut all fields of some documents."""
+        done = []
+        for outcome in self._cut(documents):
+            if isinstance(outcome, Failure):
+                self.failures.inc()
+                yield beam.pvalue.TaggedOutput(FAILED, outcome)
+            else:
+                done.append(outcome)
+        self.documents_chunked.inc(len(done))
+        self.chunks_made.inc(sum(len(chunks) for one in done for chunks in one.chunks.values()))
+        if done:
+            yield done
+
+    def _cut(self, documents: list[Document]) -> list[ChunkedDocument | Failure]:
         try:
-            chunks = {target.name: self._chunk(document, target) for target in self.fields}
+            by_field = [self._chunk(documents, target) for target in self.fields]
         except Exception as error:
             # Whatever is wrong with one document, the others go on. The text itself stays out of the message.
-            self.failures.inc()
-            failure = _failure(document, error)
-            yield beam.pvalue.TaggedOutput(FAILED, failure)
-            return
-        self.documents_chunked.inc()
-        self.chunks_made.inc(sum(map(len, chunks.values())))
-        yield ChunkedDocument(document, chunks)
+            if len(documents) == 1:
+                return [_failure(documents[0], error)]
+            return [outcome for document in documents for outcome in self._cut([document])]
+        names = [target.name for target in self.fields]
+        return [
+            ChunkedDocument(document, dict(zip(names, chunks, strict=True)))
+            for document, *chunks in zip(documents, *by_field, strict=True)
+        ]
 
-    def _chunk(self, document: Document, target: SemanticField) -> tuple[Chunk, ...]:
+    def _chunk(self, documents: list[Document], target: SemanticField) -> list[tuple[Chunk, ...]]:
         counter = self.token_counters.get(target.name)
-        return chunk_document(document, target, counter.count_tokens if counter else None)
+        return chunk_documents(documents, target, counter.count_tokens if counter else None)
 
 
 def _failure(document: Document, error: Exception) -> Failure:

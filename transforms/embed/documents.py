@@ -8,10 +8,11 @@ one document is to blame, and only that document becomes a Failure.
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
@@ -56,9 +57,16 @@ class Pending:
     chunks: tuple[Chunk, ...]
     reusable: ReusableChunks | None
 
+    @property
+    def new(self) -> int:
+        """How many chunks only the model can embed."""
+        return len(self.chunks) - (len(self.reusable.rows) if self.reusable is not None else 0)
+
     def new_texts(self) -> list[str]:
-        """The texts that only the model can embed."""
-        known = self.reusable.rows if self.reusable is not None else {}
+        """Their texts."""
+        if self.reusable is None:
+            return [chunk.text for chunk in self.chunks]
+        known = self.reusable.rows
         return [chunk.text for index, chunk in enumerate(self.chunks) if index not in known]
 
 
@@ -101,11 +109,12 @@ def _put_back(
 ) -> Iterator[ChunkedDocument | Failure]:
     start = 0
     for one in pending:
-        end = start + len(one.new_texts())
-        new = embeddings.take(range(start, end)) if embeddings is not None and end > start else None
+        end = start + one.new
+        new = embeddings.slice(start, end) if embeddings is not None and end > start else None
         start = end
-        embedded = _embedded_field(one, new)
-        yield replace(one.document, embedded={**one.document.embedded, field: embedded})
+        document = one.document
+        embedded = {**document.embedded, field: _embedded_field(one, new)}
+        yield ChunkedDocument(document.document, document.chunks, embedded)
 
 
 def _embedded_field(one: Pending, new: Embeddings | None) -> EmbeddedField:
@@ -145,9 +154,9 @@ def _failure(document: ChunkedDocument, error: Exception) -> Failure:
 
 @dataclass
 class EmbedDocuments(beam.PTransform):
-    """Embed one semantic field of each document.
+    """Embed one semantic field of batches of documents.
 
-    Two outputs: ``done`` holds the ChunkedDocuments with the field's embeddings, ``failed`` a Failure for each
+    Two outputs: ``done`` holds batches of ChunkedDocuments with the field's embeddings, ``failed`` a Failure for each
     document that could not be embedded.
 
     Attributes:
@@ -173,7 +182,7 @@ class EmbedDocuments(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, documents: beam.pvalue.PCollection[ChunkedDocument]) -> Any:
+    def expand(self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]) -> Any:
         """Wire the stage."""
         embed = beam.ParDo(
             EmbedField(
@@ -231,21 +240,24 @@ class EmbedField(beam.DoFn):
         self._characters = 0
         self._running: Future[list[ChunkedDocument | Failure]] | None = None
 
-    def process(self, document: ChunkedDocument) -> Iterator[Any]:
-        """Take one document; yields those of the batch before when a batch is full.
+    def process(self, documents: list[ChunkedDocument]) -> Iterator[Any]:
+        """Take some documents; yields those of the call before when there is enough for another.
 
         Raises:
             RunStopped: the launcher has asked to stop.
         """
         if self._progress.is_stopped:
             raise RunStopped
-        chunks = document.chunks[self.field]
-        reusable = self.previous.reusable(document.document, self.field, chunks) if self.previous else None
-        one = Pending(document, chunks, reusable)
-        self._pending.append(one)
-        self._characters += sum(map(len, one.new_texts()))
-        if self._characters >= self._flush_characters or len(self._pending) >= FLUSH_DOCUMENTS:
-            yield from self._submit()
+        for document in documents:
+            chunks = document.chunks[self.field]
+            reusable = (
+                self.previous.reusable(document.document, self.field, chunks) if self.previous else None
+            )
+            one = Pending(document, chunks, reusable)
+            self._pending.append(one)
+            self._characters += sum(map(len, one.new_texts()))
+            if self._characters >= self._flush_characters or len(self._pending) >= FLUSH_DOCUMENTS:
+                yield from self._submit()
 
     def finish_bundle(self) -> Iterator[Any]:
         """Embed what is left."""
@@ -272,23 +284,26 @@ class EmbedField(beam.DoFn):
             write_retries(self.folder, inference_id, retries)
 
     def _submit(self) -> Iterator[Any]:
-        """Start on the collected documents and yield those of the batch before."""
+        """Start on the collected documents and yield those of the call before, together."""
         before, self._running = self._running, None
         if self._pending:
             self._running = self._executor.submit(self._embed, self._pending, self._characters)
         self._pending, self._characters = [], 0
+        done = []
         for outcome in before.result() if before is not None else []:
             if isinstance(outcome, Failure):
                 self.failures.inc()
                 yield pvalue.TaggedOutput(FAILED, outcome)
             else:
-                self._count(outcome.embedded[self.field])
-                yield outcome
+                done.append(outcome)
+        if done:
+            self._count([document.embedded[self.field] for document in done])
+            yield done
 
     def _embed(self, pending: list[Pending], characters: int) -> list[ChunkedDocument | Failure]:
         """Call the model, count its batches, and learn how much text it takes in the time that a call may last."""
-        reused = sum(len(one.reusable.rows) for one in pending if one.reusable is not None)
-        texts = sum(len(one.chunks) for one in pending) - reused
+        texts = sum(one.new for one in pending)
+        reused = sum(len(one.chunks) for one in pending) - texts
         call = CallProgress(self._progress, len(pending) * self.share, texts, reused)
         begun = time.monotonic()
         outcomes = embed_documents(self._embedder, self.field, pending, call.on_batch)
@@ -298,9 +313,9 @@ class EmbedField(beam.DoFn):
             self._flush_characters = min(max(fitting, FIRST_CHARACTERS), self._most_characters)
         return outcomes
 
-    def _count(self, field: EmbeddedField) -> None:
-        """Count one document; runners that do not share the run's folder show progress by these."""
-        self.documents_embedded.inc()
-        self.chunks_embedded.inc(len(field.chunks))
-        if field.embeddings is not None:
-            self.tokens_embedded.inc(int(field.embeddings.tokens.sum()))
+    def _count(self, fields: Sequence[EmbeddedField]) -> None:
+        """Count documents; runners that do not share the run's folder show progress by these."""
+        self.documents_embedded.inc(len(fields))
+        self.chunks_embedded.inc(sum(len(field.chunks) for field in fields))
+        tokens = [field.embeddings.tokens for field in fields if field.embeddings is not None]
+        self.tokens_embedded.inc(int(np.concatenate(tokens).sum()) if tokens else 0)

@@ -10,7 +10,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.model import Model
-from transforms.chunk.boundaries import count_words
+from transforms.chunk.boundaries import count_words_of
 from transforms.embed.merge import count_stored
 from transforms.embed.reuse import PreviousRows
 from transforms.lengths import Histogram, histogram
@@ -74,7 +74,7 @@ def measure(
         tokens=sum(min(count, window) for count, known in zip(tokens, is_reused, strict=True) if not known),
         truncated=sum(count > window for count in tokens),
         characters=sum(map(len, texts)),
-        words=histogram(map(count_words, texts)),
+        words=histogram(count_words_of(texts)),
         token_lengths=histogram(tokens),
     )
 
@@ -95,7 +95,7 @@ class MeasureDocuments(beam.PTransform):
         super().__init__()
 
     def expand(
-        self, documents: beam.pvalue.PCollection[ChunkedDocument]
+        self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]
     ) -> beam.pvalue.PCollection[FieldMeasures]:
         """Wire the stage."""
         return documents | beam.ParDo(_MeasureFields(self.models, self.previous))
@@ -114,9 +114,9 @@ class _MeasureFields(beam.DoFn):
         """Start with an empty buffer."""
         self._buffer: list[ChunkedDocument] = []
 
-    def process(self, document: ChunkedDocument) -> Iterator[FieldMeasures]:
-        """Take one document; yields when enough are there for the tokenizer to use all cores."""
-        self._buffer.append(document)
+    def process(self, documents: list[ChunkedDocument]) -> Iterator[FieldMeasures]:
+        """Take some documents; yields when enough are there for the tokenizer to use all cores."""
+        self._buffer += documents
         if len(self._buffer) >= self.DOCUMENTS:
             yield from self._measure()
 

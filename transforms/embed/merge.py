@@ -26,8 +26,10 @@ def merge_chunks(chunks: Sequence[Chunk], embeddings: Embeddings) -> tuple[tuple
     Returns:
         The chunks and embeddings to store; the ones that were given where no value has more than 512 chunks.
     """
+    if len(chunks) <= MAX_CHUNKS:
+        return tuple(chunks), embeddings
     targets = _target_rows(chunks)
-    if len(targets) == 0 or int(targets[-1]) + 1 == len(chunks):
+    if int(targets[-1]) + 1 == len(chunks):
         return tuple(chunks), embeddings
     # Targets never go down, so a stored row begins wherever they go up.
     firsts = np.flatnonzero(np.diff(targets, prepend=-1))

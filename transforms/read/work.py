@@ -1,6 +1,7 @@
 """Read the documents that a run has to work on: the plan names their lines, everything else is passed over."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -41,6 +42,15 @@ def work_path(folder: str, index: int) -> str:
     """Where the work list of a split is written."""
     return files.join(folder, f"work-{index:06d}.parquet")
 
+
+BATCH_DOCUMENTS = 64
+"""Documents that travel together at most."""
+
+BATCH_CHARACTERS = 1 << 18
+"""Characters of their texts, from which on no document is added."""
+
+BATCH_SECONDS = 1.0
+"""Age of a batch, from which on no document is added."""
 
 Planned = tuple[Piece, Found, tuple[Any, ...]]
 """A piece, what was found where the plan has a document, and the document's row of the work list."""
@@ -149,11 +159,37 @@ class Extraction:
         return document
 
 
+def in_batches(documents: Iterable[Document | Failure]) -> Iterator[list[Document] | Failure]:
+    """Put neighbouring documents together: what is done once a batch costs next to nothing a document.
+
+    A batch is closed with `BATCH_DOCUMENTS`, `BATCH_CHARACTERS`, or when it is `BATCH_SECONDS` old: documents that are
+    slow to read do not wait for one another.
+    """
+    batch: list[Document] = []
+    characters, opened = 0, 0.0
+    for found in documents:
+        if isinstance(found, Failure):
+            yield found
+            continue
+        opened = opened if batch else time.monotonic()
+        batch.append(found)
+        characters += sum(len(value) for value in found.source.values() if isinstance(value, str))
+        if (
+            len(batch) == BATCH_DOCUMENTS
+            or characters >= BATCH_CHARACTERS
+            or time.monotonic() - opened >= BATCH_SECONDS
+        ):
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 @dataclass
 class ReadWork(beam.PTransform):
     """Read the planned documents of splits.
 
-    Two outputs: ``done`` holds the Documents, ``failed`` a Failure for each one that turned out unreadable.
+    Two outputs: ``done`` holds batches of Documents, ``failed`` a Failure for each one that turned out unreadable.
 
     Attributes:
         source: how to read them.
@@ -196,12 +232,12 @@ class _ReadSplit(beam.DoFn):
         with files.open_read(work_path(self.folder, split.index)) as handle:
             work = pq.read_table(handle)
         extraction = Extraction(self._extractor, self.folder) if self._extractor is not None else None
-        for found in read_work(split, self.source, work, self.plain, extraction):
+        for found in in_batches(read_work(split, self.source, work, self.plain, extraction)):
             if isinstance(found, Failure):
                 self.failures.inc()
                 yield pvalue.TaggedOutput(FAILED, found)
             else:
-                self.documents_read.inc()
+                self.documents_read.inc(len(found))
                 yield found
         if extraction is not None:
             extraction.account.write()

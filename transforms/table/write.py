@@ -11,14 +11,16 @@ from datetime import datetime
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.embeddings import DenseEmbeddings
-from transforms.chunk.boundaries import count_words
+from models.embeddings import DenseEmbeddings, Embeddings
+from transforms.chunk.boundaries import count_words_of
 from transforms.lengths import Histogram, histogram
 from transforms.records import ChunkedDocument, PartFile
 from transforms.table.columns import to_arrow
@@ -53,6 +55,7 @@ def build_table(
 def count_work(documents: Sequence[ChunkedDocument]) -> dict[str, int]:
     """Sum up what was done for these documents."""
     counts = dict.fromkeys(("chunks", "embedded", "reused", "tokens", "truncated", "merged"), 0)
+    embeddings: list[Embeddings] = []
     for document in documents:
         for name, field in document.embedded.items():
             if field.embeddings is None:
@@ -61,20 +64,26 @@ def count_work(documents: Sequence[ChunkedDocument]) -> dict[str, int]:
             counts["chunks"] += len(field.chunks)
             counts["embedded"] += made - field.reused
             counts["reused"] += field.reused
-            counts["tokens"] += int(field.embeddings.tokens.sum())
-            counts["truncated"] += int(field.embeddings.is_truncated.sum())
             counts["merged"] += int(made > len(field.chunks))
+            embeddings.append(field.embeddings)
+    if embeddings:
+        counts["tokens"] = int(np.concatenate([one.tokens for one in embeddings]).sum(dtype=np.int64))
+        counts["truncated"] = int(np.concatenate([one.is_truncated for one in embeddings]).sum())
     return counts
 
 
 def token_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
     """Tokens a chunk by field, of the chunks that the model has seen in this run."""
-    seen: dict[str, list[int]] = {}
+    seen: dict[str, list[npt.NDArray[np.int32]]] = {}
     for document in documents:
         for name, field in document.embedded.items():
             if field.embeddings is not None:
-                seen.setdefault(name, []).extend(field.embeddings.tokens.tolist())
-    return {name: histogram(count for count in counts if count) for name, counts in seen.items()}
+                seen.setdefault(name, []).append(field.embeddings.tokens)
+    histograms = {}
+    for name, tokens in seen.items():
+        counts = np.concatenate(tokens)
+        histograms[name] = histogram(counts[counts > 0].tolist())
+    return histograms
 
 
 def word_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
@@ -82,7 +91,7 @@ def word_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
     sample = [document for document in documents if document.document.content_hash.startswith("0")]
     names = sample[0].chunks if sample else ()
     return {
-        name: histogram(count_words(chunk.text) for document in sample for chunk in document.chunks[name])
+        name: histogram(count_words_of([chunk.text for one in sample for chunk in one.chunks[name]]))
         for name in names
     }
 
@@ -118,7 +127,7 @@ class WriteParts(beam.PTransform):
         super().__init__()
 
     def expand(
-        self, documents: beam.pvalue.PCollection[ChunkedDocument]
+        self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]
     ) -> beam.pvalue.PCollection[PartFile]:
         """Wire the stage."""
         write = _CollectParts(
@@ -165,18 +174,21 @@ class _CollectParts(beam.DoFn):
         self._opened = self._came = 0.0
         self._longest_wait = 0.0
 
-    def process(self, document: ChunkedDocument) -> Iterator[PartFile]:
-        """Take one document; yields when a part is full."""
+    def process(self, documents: list[ChunkedDocument]) -> Iterator[PartFile]:
+        """Take the documents of one call of the model; yields when a part is full."""
         now = time.monotonic()
-        if not self._buffer:
-            self._opened = self._came = now
-        self._longest_wait = max(self._longest_wait, now - self._came)
-        self._came = now
-        self._buffer.append(document)
-        self._bytes += _memory(document)
-        # Documents come in bursts, one a call of the model: a part closes with the last one that is sure to be in time.
-        is_due = now - self._opened + self._longest_wait >= self.part_seconds
-        if len(self._buffer) >= self.part_rows or self._bytes >= self.part_bytes or is_due:
+        if self._buffer:
+            self._longest_wait = max(self._longest_wait, now - self._came)
+        for document in documents:
+            if not self._buffer:
+                self._opened = now
+            self._came = now
+            self._buffer.append(document)
+            self._bytes += _memory(document)
+            if len(self._buffer) >= self.part_rows or self._bytes >= self.part_bytes:
+                yield self._write()
+        # A part closes with the last call that is sure to be in time: the next one may take as long as any before it.
+        if self._buffer and now - self._opened + self._longest_wait >= self.part_seconds:
             yield self._write()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -196,7 +208,7 @@ class _CollectParts(beam.DoFn):
         self.documents_written.inc(part.rows)
         self.chunks_written.inc(counts["chunks"])
         self.parts_written.inc()
-        self.start_bundle()
+        self._buffer, self._bytes = [], 0
         return part
 
 

@@ -59,7 +59,8 @@ class BertEncoder:
         return hidden
 
     def _attend(self, batch: PackedBatch, qkv: "torch.Tensor") -> "torch.Tensor":
-        query, key, value = qkv.view(len(qkv), 3, self._heads, -1).unbind(1)
+        shape = (len(qkv), 3, self._heads, qkv.shape[1] // (3 * self._heads))
+        query, key, value = qkv.view(shape).unbind(1)
         return attend(batch, query, key, value).flatten(1)
 
 

@@ -98,7 +98,7 @@ def test_chunk_texts_are_slices_of_the_values():
 @contextmanager
 def run_stage(documents, *fields, counters=None):
     with Pipeline(runner="FnApiRunner") as pipeline:
-        results = pipeline | beam.Create(documents) | ChunkDocuments(fields or (FIELD,), counters or {})
+        results = pipeline | beam.Create([documents]) | ChunkDocuments(fields or (FIELD,), counters or {})
         yield results
 
 
@@ -121,14 +121,14 @@ def test_stage_cuts_every_field_and_keeps_failures_apart():
         "[semantic_text] field [body] does not support object values",
     )
     with run_stage([good, bad], FIELD, title) as results:
-        assert_that(results["done"], equal_to([expected]), label="done")
+        assert_that(results["done"], equal_to([[expected]]), label="done")
         assert_that(results["failed"], equal_to([failure]), label="failed")
 
 
 def test_stage_counts():
     pipeline = Pipeline(runner="FnApiRunner")
     documents = [document({"body": "Hi."}), document({"body": ["a", "b"]}), document({"body": {}})]
-    _ = pipeline | beam.Create(documents) | ChunkDocuments((FIELD,))
+    _ = pipeline | beam.Create([documents]) | ChunkDocuments((FIELD,))
     result = pipeline.run()
     result.wait_until_finish()
     counters = {each.key.metric.name: each.committed for each in result.metrics().query()["counters"]}
@@ -142,15 +142,15 @@ def test_runaway_separator_fails_its_document_only():
     field = SemanticField("body", ("body",), parse_chunking_settings(raw))
     bad = document({"body": "word " * 20 + "a" * 2000 + "!"}, "2")
     with run_stage([document({"body": "fine"}), bad], field) as results:
-        assert_that(results["done"] | beam.Map(document_id), equal_to(["1"]), label="done")
+        assert_that(results["done"] | beam.FlatMap(document_ids), equal_to(["1"]), label="done")
         assert_that(results["failed"] | beam.Map(message), equal_to([LIMIT]), label="failed")
 
 
 LIMIT = "Chunk separator regex [(a+)+$] has exceeded the character read limit"
 
 
-def document_id(chunked):
-    return chunked.document.id
+def document_ids(batch):
+    return [chunked.document.id for chunked in batch]
 
 
 def message(failure):
@@ -161,9 +161,9 @@ def test_wrong_composition_fails_at_construction():
     pipeline = Pipeline(runner="FnApiRunner")
     with pytest.raises(TypeCheckError, match=r"expected .*Document.*, got .*int"):
         pipeline | beam.Create([1]) | ChunkDocuments((FIELD,))
-    chunked = pipeline | "documents" >> beam.Create([document({})]) | "again" >> ChunkDocuments((FIELD,))
+    chunked = pipeline | "documents" >> beam.Create([[document({})]]) | "again" >> ChunkDocuments((FIELD,))
     with pytest.raises(TypeCheckError):
-        chunked["done"] | beam.Map(document_id).with_input_types(Failure)
+        chunked["done"] | beam.Map(document_ids).with_input_types(Failure)
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_stage_counts_tokens_with_the_fields_counter():
         assert_that(texts, equal_to(["one two", " three"]))
 
 
-def chunk_texts(chunked):
-    return [chunk.text for chunk in chunked.chunks["body"]]
+def chunk_texts(batch):
+    return [chunk.text for chunked in batch for chunk in chunked.chunks["body"]]

@@ -120,15 +120,17 @@ def test_the_stage_equals_the_direct_computation():
         model.load().embed([chunk.text for one in documents for chunk in one.chunks["s"]], "ingest").values
     )
 
-    def check(embedded):
-        embedded = sorted(embedded, key=lambda one: int(one.document.id[1:]))
+    def check(batches):
+        embedded = sorted(
+            (one for batch in batches for one in batch), key=lambda one: int(one.document.id[1:])
+        )
         assert [one.document.id for one in embedded] == [one.document.id for one in documents]
         values = [one.embedded["s"].embeddings.values for one in embedded if one.chunks["s"]]
         np.testing.assert_array_equal(np.concatenate(values), expected)
 
     with TestPipeline(runner="FnApiRunner") as pipeline:
         stage = EmbedDocuments("s", model, Shared(), "cpu", None)
-        outputs = pipeline | beam.Create(documents) | stage
+        outputs = pipeline | beam.Create([documents[:7], documents[7:200], documents[200:]]) | stage
         assert_that(outputs["done"], check)
 
 
@@ -138,9 +140,9 @@ def test_the_buffer_is_bounded_within_a_bundle():
     stage.start_bundle()
     largest = emitted = 0
     for number in range(5000):
-        emitted += len(list(stage.process(chunked(str(number), ["word " * 100]))))
+        emitted += sum(map(len, stage.process([chunked(str(number), ["word " * 100])])))
         largest = max(largest, number + 1 - emitted)
-    rest = len(list(stage.finish_bundle()))
+    rest = sum(len(batch.value) for batch in stage.finish_bundle())
     stage.teardown()
     assert emitted + rest == 5000
     assert largest < 2000

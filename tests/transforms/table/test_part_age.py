@@ -14,7 +14,7 @@ def document(number: int) -> ChunkedDocument:
 
 
 @pytest.mark.parametrize(
-    ("burst", "wait", "parts"), [(4, 8.0, [13, 12, 11]), (1, 1.0, [30, 6]), (9, 40.0, [10, 9, 9, 8])]
+    ("burst", "wait", "parts"), [(4, 8.0, [16, 16, 4]), (1, 1.0, [30, 6]), (9, 40.0, [18, 9, 9])]
 )
 def test_no_document_waits_longer_than_part_seconds(monkeypatch, burst, wait, parts):
     """Documents come in bursts; the part closes with the last burst that is sure to be in time."""
@@ -30,8 +30,8 @@ def test_no_document_waits_longer_than_part_seconds(monkeypatch, burst, wait, pa
     layout = TableLayout(plain={}, semantic=(), fingerprint="f", description="{}")
     collect = write._CollectParts(layout, "table", "run", datetime.now(UTC), 1_000, 1 << 30, 30.0)
     collect.start_bundle()
-    for number in range(36):
-        now[0] = number // burst * wait
-        list(collect.process(document(number)))
+    for first in range(0, 36, burst):
+        now[0] = first // burst * wait
+        list(collect.process([document(number) for number in range(first, first + burst)]))
     list(collect.finish_bundle())
     assert [rows for rows, _ in written] == parts
