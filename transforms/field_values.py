@@ -80,7 +80,11 @@ def values_at(source: Mapping[str, Any], name: str) -> Iterator[Any]:
 
     So does Elasticsearch's document parser, which fills all fields but semantic_text ones.
     """
-    yield from _leaves(source, name.split("."))
+    value = source.get(name) if "." not in name else None
+    if isinstance(value, str):  # nearly always
+        yield value
+    else:
+        yield from _leaves(source, name.split("."))
 
 
 def _leaves(value: Any, path: list[str]) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from pipeline.config.resolve import ResolvedConfig
 from pipeline.config.run_config import RunConfig
 from pipeline.table.open_runs import RunContext
 from transforms import files
+from transforms.batches import ChunkedBatch
 from transforms.chunk.documents import ChunkDocuments
 from transforms.embed.brought import Accepted
 from transforms.embed.documents import EmbedDocuments
@@ -25,7 +26,7 @@ from transforms.read.extract.options import ExtractOptions
 from transforms.read.readers import SourceFormat
 from transforms.read.scan import ScanDocuments
 from transforms.read.work import ReadWork
-from transforms.records import DONE, FAILED, ChunkedDocument, Failure, Split
+from transforms.records import DONE, FAILED, Failure, Split
 from transforms.table.rewrite import PartRewrite, RewriteParts
 from transforms.table.write import WriteParts
 
@@ -60,7 +61,7 @@ def scan_graph(
 
 def chunked_documents(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
-) -> tuple[beam.PCollection[list[ChunkedDocument]], list[beam.PCollection[Failure]]]:
+) -> tuple[beam.PCollection[ChunkedBatch], list[beam.PCollection[Failure]]]:
     """Read the planned documents of the splits and chunk them.
 
     Returns:

@@ -11,6 +11,7 @@ from apache_beam.metrics.metric import Metrics
 
 from models.errors import illegal_argument
 from models.text import Utf16Text, is_blank
+from transforms.batches import ChunkedBatch, DocumentBatch
 from transforms.chunk.boundaries import find_sentences
 from transforms.chunk.separators import compile_separator
 from transforms.chunk.strategies import spans_of
@@ -105,7 +106,7 @@ class ChunkDocuments(beam.PTransform):
             for separator in settings.separators or ():
                 compile_separator(separator)
 
-    def expand(self, documents: beam.pvalue.PCollection[list[Document]]) -> Any:
+    def expand(self, documents: beam.pvalue.PCollection[DocumentBatch]) -> Any:
         """Wire the stage."""
         # A PTransform with two outputs has no annotation that Beam would understand.
         chunk = _ChunkBatch(self.fields, dict(self.token_counters))
@@ -123,9 +124,9 @@ class _ChunkBatch(beam.DoFn):
         self.fields = fields
         self.token_counters = token_counters
 
-    def process(self, documents: list[Document]) -> Iterator[list[ChunkedDocument]]:
+    def process(self, documents: DocumentBatch) -> Iterator[ChunkedBatch]:
         """Cut all fields of some documents."""
-        done = []
+        done = ChunkedBatch()
         for outcome in self._cut(documents):
             if isinstance(outcome, Failure):
                 self.failures.inc()
@@ -137,7 +138,7 @@ class _ChunkBatch(beam.DoFn):
         if done:
             yield done
 
-    def _cut(self, documents: list[Document]) -> list[ChunkedDocument | Failure]:
+    def _cut(self, documents: Sequence[Document]) -> list[ChunkedDocument | Failure]:
         try:
             by_field = [self._chunk(documents, target) for target in self.fields]
         except Exception as error:
@@ -151,7 +152,7 @@ class _ChunkBatch(beam.DoFn):
             for document, *chunks in zip(documents, *by_field, strict=True)
         ]
 
-    def _chunk(self, documents: list[Document], target: SemanticField) -> list[tuple[Chunk, ...]]:
+    def _chunk(self, documents: Sequence[Document], target: SemanticField) -> list[tuple[Chunk, ...]]:
         counter = self.token_counters.get(target.name)
         return chunk_documents(documents, target, counter.count_tokens if counter else None)
 

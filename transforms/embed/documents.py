@@ -22,6 +22,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, OnBatch, SparseEmbeddings
 from models.errors import ModelLoadError, TransientError
 from models.model import Model
+from transforms.batches import ChunkedBatch
 from transforms.embed.merge import merge_chunks
 from transforms.embed.reuse import PreviousRows, ReusableChunks
 from transforms.handover.progress import CallProgress, ProgressFile, RunStopped
@@ -182,7 +183,7 @@ class EmbedDocuments(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]) -> Any:
+    def expand(self, documents: beam.pvalue.PCollection[ChunkedBatch]) -> Any:
         """Wire the stage."""
         embed = beam.ParDo(
             EmbedField(
@@ -240,7 +241,7 @@ class EmbedField(beam.DoFn):
         self._characters = 0
         self._running: Future[list[ChunkedDocument | Failure]] | None = None
 
-    def process(self, documents: list[ChunkedDocument]) -> Iterator[Any]:
+    def process(self, documents: ChunkedBatch) -> Iterator[ChunkedBatch]:
         """Take some documents; yields those of the call before when there is enough for another.
 
         Raises:
@@ -289,7 +290,7 @@ class EmbedField(beam.DoFn):
         if self._pending:
             self._running = self._executor.submit(self._embed, self._pending, self._characters)
         self._pending, self._characters = [], 0
-        done = []
+        done = ChunkedBatch()
         for outcome in before.result() if before is not None else []:
             if isinstance(outcome, Failure):
                 self.failures.inc()

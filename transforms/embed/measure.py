@@ -10,6 +10,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.model import Model
+from transforms.batches import ChunkedBatch
 from transforms.chunk.boundaries import count_words_of
 from transforms.embed.merge import count_stored
 from transforms.embed.reuse import PreviousRows
@@ -95,7 +96,7 @@ class MeasureDocuments(beam.PTransform):
         super().__init__()
 
     def expand(
-        self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]
+        self, documents: beam.pvalue.PCollection[ChunkedBatch]
     ) -> beam.pvalue.PCollection[FieldMeasures]:
         """Wire the stage."""
         return documents | beam.ParDo(_MeasureFields(self.models, self.previous))
@@ -114,7 +115,7 @@ class _MeasureFields(beam.DoFn):
         """Start with an empty buffer."""
         self._buffer: list[ChunkedDocument] = []
 
-    def process(self, documents: list[ChunkedDocument]) -> Iterator[FieldMeasures]:
+    def process(self, documents: ChunkedBatch) -> Iterator[FieldMeasures]:
         """Take some documents; yields when enough are there for the tokenizer to use all cores."""
         self._buffer += documents
         if len(self._buffer) >= self.DOCUMENTS:

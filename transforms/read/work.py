@@ -15,6 +15,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from transforms import files
+from transforms.batches import DocumentBatch
 from transforms.handover.extraction import ExtractionFile
 from transforms.read.columns import plain_value
 from transforms.read.documents import Found, fetch_documents, read_documents
@@ -159,13 +160,13 @@ class Extraction:
         return document
 
 
-def in_batches(documents: Iterable[Document | Failure]) -> Iterator[list[Document] | Failure]:
+def in_batches(documents: Iterable[Document | Failure]) -> Iterator[DocumentBatch | Failure]:
     """Put neighbouring documents together: what is done once a batch costs next to nothing a document.
 
     A batch is closed with `BATCH_DOCUMENTS`, `BATCH_CHARACTERS`, or when it is `BATCH_SECONDS` old: documents that are
     slow to read do not wait for one another.
     """
-    batch: list[Document] = []
+    batch = DocumentBatch()
     characters, opened = 0, 0.0
     for found in documents:
         if isinstance(found, Failure):
@@ -180,7 +181,7 @@ def in_batches(documents: Iterable[Document | Failure]) -> Iterator[list[Documen
             or time.monotonic() - opened >= BATCH_SECONDS
         ):
             yield batch
-            batch, characters = [], 0
+            batch, characters = DocumentBatch(), 0
     if batch:
         yield batch
 
@@ -227,7 +228,7 @@ class _ReadSplit(beam.DoFn):
         extracts = FORMATS[self.source.format].is_folder
         self._extractor = self._shared.acquire(lambda: Extractor(self.source.extract)) if extracts else None
 
-    def process(self, split: Split) -> Iterator[Any]:
+    def process(self, split: Split) -> Iterator[DocumentBatch]:
         """Read one split."""
         with files.open_read(work_path(self.folder, split.index)) as handle:
             work = pq.read_table(handle)

@@ -20,6 +20,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.embeddings import DenseEmbeddings, Embeddings
+from transforms.batches import ChunkedBatch
 from transforms.chunk.boundaries import count_words_of
 from transforms.lengths import Histogram, histogram
 from transforms.records import ChunkedDocument, PartFile
@@ -126,9 +127,7 @@ class WriteParts(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(
-        self, documents: beam.pvalue.PCollection[list[ChunkedDocument]]
-    ) -> beam.pvalue.PCollection[PartFile]:
+    def expand(self, documents: beam.pvalue.PCollection[ChunkedBatch]) -> beam.pvalue.PCollection[PartFile]:
         """Wire the stage."""
         write = _CollectParts(
             self.layout,
@@ -174,7 +173,7 @@ class _CollectParts(beam.DoFn):
         self._opened = self._came = 0.0
         self._longest_wait = 0.0
 
-    def process(self, documents: list[ChunkedDocument]) -> Iterator[PartFile]:
+    def process(self, documents: ChunkedBatch) -> Iterator[PartFile]:
         """Take the documents of one call of the model; yields when a part is full."""
         now = time.monotonic()
         if self._buffer:

@@ -10,6 +10,7 @@ from apache_beam.typehints.decorators import TypeCheckError
 
 from models.chunking_settings import DEFAULT, parse_chunking_settings
 from models.errors import InferenceError
+from transforms.batches import ChunkedBatch, DocumentBatch
 from transforms.chunk.documents import ChunkDocuments, chunk_document
 from transforms.field_values import field_values
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location, SemanticField
@@ -98,7 +99,11 @@ def test_chunk_texts_are_slices_of_the_values():
 @contextmanager
 def run_stage(documents, *fields, counters=None):
     with Pipeline(runner="FnApiRunner") as pipeline:
-        results = pipeline | beam.Create([documents]) | ChunkDocuments(fields or (FIELD,), counters or {})
+        results = (
+            pipeline
+            | beam.Create([DocumentBatch(documents)])
+            | ChunkDocuments(fields or (FIELD,), counters or {})
+        )
         yield results
 
 
@@ -121,14 +126,14 @@ def test_stage_cuts_every_field_and_keeps_failures_apart():
         "[semantic_text] field [body] does not support object values",
     )
     with run_stage([good, bad], FIELD, title) as results:
-        assert_that(results["done"], equal_to([[expected]]), label="done")
+        assert_that(results["done"], equal_to([ChunkedBatch([expected])]), label="done")
         assert_that(results["failed"], equal_to([failure]), label="failed")
 
 
 def test_stage_counts():
     pipeline = Pipeline(runner="FnApiRunner")
     documents = [document({"body": "Hi."}), document({"body": ["a", "b"]}), document({"body": {}})]
-    _ = pipeline | beam.Create([documents]) | ChunkDocuments((FIELD,))
+    _ = pipeline | beam.Create([DocumentBatch(documents)]) | ChunkDocuments((FIELD,))
     result = pipeline.run()
     result.wait_until_finish()
     counters = {each.key.metric.name: each.committed for each in result.metrics().query()["counters"]}
@@ -161,7 +166,11 @@ def test_wrong_composition_fails_at_construction():
     pipeline = Pipeline(runner="FnApiRunner")
     with pytest.raises(TypeCheckError, match=r"expected .*Document.*, got .*int"):
         pipeline | beam.Create([1]) | ChunkDocuments((FIELD,))
-    chunked = pipeline | "documents" >> beam.Create([[document({})]]) | "again" >> ChunkDocuments((FIELD,))
+    chunked = (
+        pipeline
+        | "documents" >> beam.Create([DocumentBatch([document({})])])
+        | "again" >> ChunkDocuments((FIELD,))
+    )
     with pytest.raises(TypeCheckError):
         chunked["done"] | beam.Map(document_ids).with_input_types(Failure)
 

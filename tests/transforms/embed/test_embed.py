@@ -15,6 +15,7 @@ from models.embeddings import DenseEmbeddings
 from models.endpoints.registry import Registry
 from models.errors import InferenceError, ModelLoadError, TransientError
 from models.open_model import open_model
+from transforms.batches import ChunkedBatch
 from transforms.embed.documents import EmbedDocuments, EmbedField, Pending, embed_documents
 from transforms.embed.reuse import ReusableChunks
 from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location
@@ -130,7 +131,11 @@ def test_the_stage_equals_the_direct_computation():
 
     with TestPipeline(runner="FnApiRunner") as pipeline:
         stage = EmbedDocuments("s", model, Shared(), "cpu", None)
-        outputs = pipeline | beam.Create([documents[:7], documents[7:200], documents[200:]]) | stage
+        outputs = (
+            pipeline
+            | beam.Create(list(map(ChunkedBatch, (documents[:7], documents[7:200], documents[200:]))))
+            | stage
+        )
         assert_that(outputs["done"], check)
 
 
