@@ -4,7 +4,6 @@ import pickle
 from typing import Any
 
 from apache_beam.coders import Coder, registry
-from apache_beam.coders.coder_impl import CallbackCoderImpl
 
 from transforms.records import ChunkedDocument, Document
 
@@ -25,15 +24,17 @@ class _BatchCoder(Coder):
     Beam wants to know the size of elements now and then, and would pickle whole batches to find out.
     """
 
-    def _create_impl(self) -> Any:
-        return CallbackCoderImpl(pickle.dumps, pickle.loads, _guess_size)
+    def encode(self, value: list[Any]) -> bytes:
+        return pickle.dumps(value)
+
+    def decode(self, encoded: bytes) -> Any:
+        return pickle.loads(encoded)  # noqa: S301 - between processes of one run, as Beam's own coders do
+
+    def estimate_size(self, value: list[Any]) -> int:
+        return len(value) * _TYPICAL_DOCUMENT
 
     def is_deterministic(self) -> bool:
         return False
-
-
-def _guess_size(batch: list[Any], nested: bool = False) -> int:
-    return len(batch) * _TYPICAL_DOCUMENT
 
 
 for _kind in (DocumentBatch, ChunkedBatch):
