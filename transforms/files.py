@@ -1,6 +1,7 @@
-"""Files on local disks and object stores, through Beam's FileSystems.
+"""Files on local disks and, through Beam's FileSystems, in object stores.
 
-Listed, read, and written so that a half-written file never carries its final name.
+Listed, read, and written so that a half-written file never carries its final name. Beam is imported when the first
+URL is used: a command that looks at local files would wait for it longer than it works.
 """
 
 import os
@@ -11,16 +12,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from tempfile import SpooledTemporaryFile
-from typing import IO, cast
+from typing import IO, Any, cast
 
-from apache_beam.io.filesystem import CompressionTypes, FileSystem
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-
-if FileSystems._pipeline_options is None:
-    # Object stores refuse to work without options; with empty ones they take everything from the environment. Beam
-    # sets its own on the workers that it starts itself, but not in the launcher and not in external worker pools.
-    FileSystems.set_options(PipelineOptions([]))
+UNCOMPRESSED = "uncompressed"
+"""Beam's word for bytes as they are stored."""
 
 SPOOL_BYTES = 64 * 1024 * 1024
 """What is written to an object store waits in memory up to this size, on disk beyond it."""
@@ -33,13 +28,26 @@ def is_local(path: str) -> bool:
 
 def join(folder: str, *names: str) -> str:
     """Join path elements the way the folder's file system does."""
-    return FileSystems.join(folder, *names)
+    return os.path.join(folder, *names) if is_local(folder) else str(_stores().join(folder, *names))
 
 
 def open_read(path: str) -> IO[bytes]:
     """Open a file for reading, bytes as they are stored."""
-    handle: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return handle
+    if is_local(path):
+        return open(path, "rb")
+    return cast(IO[bytes], _stores().open(path, compression_type=UNCOMPRESSED))
+
+
+def _stores() -> Any:
+    """Beam's FileSystems, ready for object stores."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if FileSystems._pipeline_options is None:
+        # Object stores refuse to work without options; with empty ones they take everything from the environment. Beam
+        # sets its own on the workers that it starts itself, but not in the launcher and not in external worker pools.
+        FileSystems.set_options(PipelineOptions([]))
+    return FileSystems
 
 
 @contextmanager
@@ -54,7 +62,7 @@ def create(path: str) -> Iterator[IO[bytes]]:
         with SpooledTemporaryFile(SPOOL_BYTES) as spool:
             yield cast(IO[bytes], spool)
             spool.seek(0)
-            with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as upload:
+            with _stores().create(path, compression_type=UNCOMPRESSED) as upload:
                 shutil.copyfileobj(spool, upload, 1 << 20)
         return
     folder, name = os.path.split(path)
@@ -93,7 +101,7 @@ def list_files(folder: str, pattern: str = "**", *, hidden: bool = True) -> list
         return sorted(_walk(folder, patterns, hidden))
     start = folder.rstrip("/") + "/" if folder else ""
     globs = [escape(start) + one for one in patterns]
-    entries = [entry for result in FileSystems.match(globs) for entry in result.metadata_list]
+    entries = [entry for result in _stores().match(globs) for entry in result.metadata_list]
     found = {entry.path: entry.size_in_bytes for entry in entries}
     return sorted(
         (path, size) for path, size in found.items() if hidden or not _is_hidden(path[len(start) :])
@@ -109,7 +117,7 @@ def find_files(path: str) -> tuple[str, list[tuple[str, int]]]:
     if is_local(path) and os.path.lexists(path):
         return os.path.dirname(path), [(path, size) for size in [_size(path)] if size >= 0]
     if not is_local(path) and (not is_glob(path) or exists(path)):
-        entries = FileSystems.match([escape(path)])[0].metadata_list
+        entries = _stores().match([escape(path)])[0].metadata_list
         return os.path.dirname(path), [(entry.path, entry.size_in_bytes) for entry in entries]
     folder = os.path.dirname(_GLOB.split(path)[0])
     return folder, list_files(folder, path[len(folder) :].lstrip("/"))
@@ -137,7 +145,7 @@ def _is_hidden(below: str) -> bool:
 
 def _walk(root: str, patterns: list[str], hidden: bool) -> Iterator[tuple[str, int]]:
     """Yield the local files below a folder that match one of several patterns."""
-    wanted = [re.compile(FileSystem.translate_pattern(pattern)) for pattern in patterns]
+    wanted = [re.compile(_expression(pattern)) for pattern in patterns]
     depth = None if "**" in patterns[0] else patterns[0].count("/")
     for folder, names in _real_folders(root, depth, hidden):
         for name in names:
@@ -177,6 +185,23 @@ def _real_folders(root: str, depth: int | None, hidden: bool) -> Iterator[tuple[
             starts += [os.path.join(folder, name) for name in linked]
 
 
+_TOKEN = re.compile(r"(?P<deep>\*\*)|(?P<star>\*)|(?P<one>\?)|\[(?P<not>!)?(?P<set>\][^\]]*|[^\]]+)\]")
+
+
+def _expression(pattern: str) -> str:
+    """The regular expression of a glob; it means what Beam's globs for object stores mean."""
+    expression, start = "", 0
+    for found in _TOKEN.finditer(pattern):
+        expression += re.escape(pattern[start : found.start()])
+        start = found.end()
+        if found["set"] is not None:
+            inside = re.sub(r"([\\\[\]^&|~])", r"\\\1", found["set"])
+            expression += f"[{'^' if found['not'] else ''}{inside}]"
+        else:
+            expression += ".*" if found["deep"] else r"[^/\\]*" if found["star"] else "."
+    return f"(?s:{expression}{re.escape(pattern[start:])})\\Z"
+
+
 def _size(path: str) -> int:
     """Size of a file in bytes; 0 for a link that leads nowhere, -1 for a pipe, a socket or a device."""
     try:
@@ -193,9 +218,9 @@ def delete(paths: list[str]) -> None:
     for path in filter(is_local, paths):
         with suppress(FileNotFoundError):
             os.unlink(path)
-    stored = [path for path in paths if not is_local(path) and FileSystems.exists(path)]
+    stored = [path for path in paths if not is_local(path) and _stores().exists(path)]
     if stored:
-        FileSystems.delete([escape(path) for path in stored])
+        _stores().delete([escape(path) for path in stored])
 
 
 def size_of(path: str) -> int:
@@ -206,7 +231,7 @@ def size_of(path: str) -> int:
     """
     if is_local(path):
         return os.path.getsize(path)
-    entries = FileSystems.match([escape(path)])[0].metadata_list
+    entries = _stores().match([escape(path)])[0].metadata_list
     if not entries:
         raise FileNotFoundError(f"there is no file [{path}]")
     size: int = entries[0].size_in_bytes
@@ -215,8 +240,7 @@ def size_of(path: str) -> int:
 
 def exists(path: str) -> bool:
     """Whether there is a file of this name."""
-    found: bool = FileSystems.exists(path)
-    return found
+    return os.path.exists(path) if is_local(path) else bool(_stores().exists(path))
 
 
 def delete_folder(folder: str) -> None:

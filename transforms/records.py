@@ -258,3 +258,16 @@ class Failure:
     error: str
     message: str
     stands_for: StandsFor = "document"
+
+
+@dataclass(frozen=True, slots=True)
+class PartRewrite:
+    """A part file some of whose rows are replaced or deleted.
+
+    Attributes:
+        path: the part, relative to the table.
+        dropped: row numbers that go.
+    """
+
+    path: str
+    dropped: tuple[int, ...]

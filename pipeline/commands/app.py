@@ -1,5 +1,10 @@
 """The command line's application, which every module of commands adds to."""
 
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
+
 import typer
 
 app = typer.Typer(
@@ -9,3 +14,29 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help would double the start-up time
     add_completion=False,
 )
+
+
+class _NoPandas(MetaPathFinder):
+    """Finds no pandas, even where it is installed."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def spare_pandas() -> None:
+    """Let pyarrow find no pandas in this process.
+
+    It looks for pandas at the first list that it converts, to recognise pandas' own arrays, and only then; where pandas
+    is installed, importing it takes longer than many a command. No command has such arrays.
+    """
+    if "pandas" in sys.modules or "pyarrow" in sys.modules:
+        return
+    blocked = _NoPandas()
+    sys.meta_path.insert(0, blocked)
+    try:
+        import pyarrow as pa
+
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(blocked)

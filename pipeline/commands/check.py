@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.app import app
+from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Overrides
 from pipeline.errors import ConfigError
 
@@ -18,6 +18,7 @@ def check(
     ] = False,
 ) -> None:
     """Say everything that is wrong with a config before it runs."""
+    spare_pandas()
     import yaml
 
     from pipeline.config.load import load_config

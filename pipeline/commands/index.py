@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.app import app
+from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.commands.output import print_json
 from pipeline.errors import PipelineError
@@ -22,6 +22,7 @@ def index(
     output: Format = "table",
 ) -> None:
     """Bring the index to the table's version."""
+    spare_pandas()
     from pipeline.config.load import load_config
 
     loaded = load_config(config, overrides)

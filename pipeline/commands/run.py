@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.commands.app import app
+from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
 from pipeline.commands.output import extraction_rows, print_json, print_table, skipped_files
 
@@ -34,6 +34,7 @@ def run(
     """Ingest: read, chunk, embed, publish one new version of the table, bring the index up to date."""
     from pipeline.logs import configure_logging
 
+    spare_pandas()
     configure_logging(log_format)
     if dry_run:
         from pipeline.commands.plan import plan

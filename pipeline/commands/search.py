@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.commands.app import app
+from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Field, Format, Index, Overrides, index_path
 from pipeline.commands.output import print_json, print_table, printable
 from pipeline.errors import PipelineError
@@ -49,6 +49,7 @@ def search(
     output: Format = "table",
 ) -> None:
     """Search the index; a document's score is its best chunk's."""
+    spare_pandas()
     from pipeline.search.filters import parse_filters
     from pipeline.search.open_index import SearchIndex
     from pipeline.search.search import SearchOptions

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.app import app
+from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.commands.output import print_json, print_table
 
@@ -31,6 +31,7 @@ def history(
     output: Format = "table",
 ) -> None:
     """List the table's versions: what each run changed, and which can be restored."""
+    spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.history import history as list_versions
 
@@ -50,6 +51,7 @@ def restore(
     output: Format = "table",
 ) -> None:
     """Publish the rows of an older version again, as a new version; the index follows."""
+    spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.history import restore as restore_version
 
@@ -73,6 +75,7 @@ def vacuum(
     output: Format = "table",
 ) -> None:
     """Delete the files of old versions and what killed runs left behind."""
+    spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.vacuum import vacuum as clear_away
 
@@ -90,6 +93,7 @@ def vacuum(
 @app.command(epilog="Example: python -m pipeline verify run_configs/quickstart.yaml --format json")
 def verify(config: Config, overrides: Overrides = None, output: Format = "table") -> None:
     """Check the table against itself, its log and its index; exit code 1 when anything is wrong."""
+    spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.verify import verify as verify_table
 

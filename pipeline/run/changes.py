@@ -10,16 +10,14 @@ import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
 from pipeline.report.run_report import RunReport
-from pipeline.run import graph
 from pipeline.run.compare import Rows, has_fingerprint
 from pipeline.run.plan import PlannedRun
 from pipeline.runners.execute import execute
 from pipeline.table.delta import TableState
 from transforms import files
 from transforms.handover.records import read_records
-from transforms.records import Failure, PartFile
+from transforms.records import Failure, PartFile, PartRewrite
 from transforms.table.fingerprint import stale_fields
-from transforms.table.rewrite import PartRewrite
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,8 @@ def collect_changes(
     Raises:
         PipelineError: documents are unaccounted for.
     """
+    from pipeline.run import graph
+
     plan = planned.plan
     failed = _failed_work(planned, failures)
     rows = sum(part.rows for part in written)

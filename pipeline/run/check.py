@@ -6,8 +6,7 @@ from pathlib import Path
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.run.graph import source_format
-from pipeline.run.source import find_source
+from pipeline.run.source import find_source, source_format
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
 from transforms import files
@@ -51,7 +50,8 @@ def _check_table(config: RunConfig) -> None:
 
 def _check_runner(config: RunConfig) -> None:
     check_runner(config)
-    pipeline_options(config.runner)
+    if config.runner.name != "local" or config.runner.options:
+        pipeline_options(config.runner)
 
 
 def _not_writable(path: str) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.run import graph
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
+from pipeline.run.source import source_format
 from pipeline.runners.execute import execute
 from transforms import files
 from transforms.handover.records import read_records
@@ -147,7 +148,7 @@ def _sample(planned: PlannedRun, splits: Sequence[Split]) -> list[str]:
 
 
 def _first_documents(planned: PlannedRun, splits: Sequence[Split]) -> Any:
-    source = graph.source_format(planned.resolved.config)
+    source = source_format(planned.resolved.config)
     extraction = Extraction(Extractor(source.extract)) if FORMATS[source.format].is_folder else None
     for split in splits:
         with files.open_read(work_path(planned.run.folder, split.index)) as handle:

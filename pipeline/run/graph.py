@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.config.resolve import ResolvedConfig
-from pipeline.config.run_config import RunConfig
+from pipeline.run.source import source_format
 from pipeline.table.open_runs import RunContext
 from transforms import files
 from transforms.batches import ChunkedBatch
@@ -21,34 +21,12 @@ from transforms.embed.brought import Accepted
 from transforms.embed.documents import EmbedDocuments
 from transforms.embed.measure import MeasureDocuments
 from transforms.embed.reuse import PreviousRows
-from transforms.handover.records import WriteRecords
-from transforms.read.extract.options import ExtractOptions
-from transforms.read.readers import SourceFormat
-from transforms.read.scan import ScanDocuments
+from transforms.handover.write_records import WriteRecords
+from transforms.read.scan_documents import ScanDocuments
 from transforms.read.work import ReadWork
-from transforms.records import DONE, FAILED, Failure, Split
-from transforms.table.rewrite import PartRewrite, RewriteParts
+from transforms.records import DONE, FAILED, Failure, PartRewrite, Split
+from transforms.table.rewrite import RewriteParts
 from transforms.table.write import WriteParts
-
-
-def source_format(config: RunConfig) -> SourceFormat:
-    """How the configured source is read."""
-    source = config.source
-    extract = source.extract
-    options = ExtractOptions(
-        extract.processes or 0, extract.seconds, extract.memory_bytes, source.max_document_bytes, extract.ocr
-    )
-    columns = None if source.columns is None else tuple(source.columns)
-    return SourceFormat(
-        source.format,
-        source.id,
-        source.max_document_bytes,
-        options,
-        source.connection,
-        source.delimiter,
-        source.encoding,
-        columns,
-    )
 
 
 def scan_graph(

@@ -6,10 +6,8 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
 from pipeline.report.summary import RunSummary, work_of
-from pipeline.run import graph
 from pipeline.run.changes import Changes, collect_changes
 from pipeline.run.extraction import extraction_summary
-from pipeline.run.gates import pass_gates
 from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.publish import publish, update_index
@@ -52,6 +50,8 @@ def run_pipeline(
             report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)
             return finish(planned, publish(planned, Changes(), report), report)
+        from pipeline.run.gates import pass_gates  # the gates search, which takes libraries of its own
+
         written, failures = embed_work(planned, report)
         changes = collect_changes(planned, written, failures, report)
         report.add(extraction=extraction_summary(planned))
@@ -62,6 +62,8 @@ def run_pipeline(
 
 def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:
     """Chunk and embed what the plan asks for; returns the finished parts and everything that failed."""
+    from pipeline.run import graph  # with Beam, which a run without work does not want
+
     splits = write_work(planned)
     run, fields = planned.run, len(planned.resolved.fields)
     if splits:

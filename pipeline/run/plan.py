@@ -15,15 +15,14 @@ from deltalake import DeltaTable
 
 from pipeline.config.resolve import ResolvedConfig
 from pipeline.report.run_report import RunReport
-from pipeline.run import graph
 from pipeline.run.compare import Plan, Scan, make_plan
-from pipeline.run.source import SMALL_SOURCE, find_source, read_deletions, read_scans
+from pipeline.run.source import SMALL_SOURCE, find_source, read_deletions, read_scans, source_format
 from pipeline.runners.execute import execute
 from pipeline.table.delta import TableState, active_parts, open_table, read_state
 from pipeline.table.open_runs import OpenRun, RunContext, begin_run, now, open_runs
 from transforms import files
 from transforms.read.formats import FORMATS
-from transforms.read.work import WORK_SCHEMA, work_path
+from transforms.read.scan import write_scan
 from transforms.records import Failure, Piece, Split
 
 
@@ -86,11 +85,7 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     run = RunContext(run_id, started, folder, folder if files.is_local(folder) else None)
     report.begin(run)
     with report.stage("scan"):
-        execute(
-            config,
-            lambda pipeline: graph.scan_graph(pipeline, resolved, run, source.splits),
-            small=sum(split.size for split in source.splits) < SMALL_SOURCE,
-        )
+        _scan(resolved, run, source.splits)
         splits, scan = read_scans(source.splits, folder)
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
@@ -106,6 +101,18 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
         )
     report.add(documents=plan.counts(), skipped_files=dict(source.skipped.most_common()))
     return PlannedRun(resolved, run, base, state, finished_rows, others, splits, source.skipped, scan, plan)
+
+
+def _scan(resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]) -> None:
+    """Scan the source; a small one here and now, since Beam takes longer to import than that takes."""
+    config = resolved.config
+    if config.runner.name == "local" and sum(split.size for split in splits) < SMALL_SOURCE:
+        for split in splits:
+            write_scan(split, source_format(config), config.source.deleted, run.folder)
+        return
+    from pipeline.run import graph
+
+    execute(config, lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits))
 
 
 def _finished_parts(table_path: str, others: Sequence[OpenRun], active: Sequence[str]) -> list[str]:
@@ -127,6 +134,11 @@ def unreadable_failures(planned: PlannedRun) -> list[Failure]:
 
 def write_work(planned: PlannedRun) -> list[Split]:
     """Write each split's work list; returns the splits that have work."""
+    from transforms.read.work import (  # with Beam, which a run without work does not want
+        WORK_SCHEMA,
+        work_path,
+    )
+
     plan, scan = planned.plan, planned.scan
     # The row of the table whose embeddings may hold for each document; where there is none it is null, and so are part
     # and row number.

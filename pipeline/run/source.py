@@ -14,12 +14,34 @@ from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
 from transforms import files
+from transforms.read.extract.options import ExtractOptions
+from transforms.read.readers import SourceFormat
 from transforms.read.scan import SCAN_SCHEMA, scan_path
 from transforms.read.splits import Listing, connection_splits, list_source
 from transforms.records import Piece, Split
 
 SMALL_SOURCE = 256 * 1024 * 1024
 """A source of fewer bytes is scanned in some ten seconds; worker processes take as long to start."""
+
+
+def source_format(config: RunConfig) -> SourceFormat:
+    """How the configured source is read."""
+    source = config.source
+    extract = source.extract
+    options = ExtractOptions(
+        extract.processes or 0, extract.seconds, extract.memory_bytes, source.max_document_bytes, extract.ocr
+    )
+    columns = None if source.columns is None else tuple(source.columns)
+    return SourceFormat(
+        source.format,
+        source.id,
+        source.max_document_bytes,
+        options,
+        source.connection,
+        source.delimiter,
+        source.encoding,
+        columns,
+    )
 
 
 def find_source(config: RunConfig) -> Listing:

@@ -8,34 +8,31 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
-
-import apache_beam as beam
-from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError, PipelineError, original_error
-from pipeline.runners.dataflow import DATAFLOW
-from pipeline.runners.flink import FLINK
-from pipeline.runners.local import LOCAL
-from pipeline.runners.prism import PRISM
 from pipeline.runners.runner import Runner
-from pipeline.runners.spark import SPARK
 
-RUNNERS: dict[str, Runner] = {
-    "local": LOCAL,
-    "flink": FLINK,
-    "spark": SPARK,
-    "prism": PRISM,
-    "dataflow": DATAFLOW,
-}
-"""`runner.name` in the config -> the runner."""
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 
-def pipeline_options(config: RunnerConfig) -> PipelineOptions:
+def runner_of(name: str) -> Runner:
+    """The runner of a `runner.name`: a constant in the module of that name."""
+    runner: Runner = getattr(import_module(f"pipeline.runners.{name}"), name.upper())
+    return runner
+
+
+def pipeline_options(config: RunnerConfig) -> "PipelineOptions":
     """Build the options of a runner; unknown ones in `runner.options` are Beam's to refuse."""
-    ours = {name: value for name, value in RUNNERS[config.name].options(config).items() if value is not None}
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    ours = {
+        name: value for name, value in runner_of(config.name).options(config).items() if value is not None
+    }
     # `experiments` is a list that both sides add to; for all else the config has the last word.
     return PipelineOptions.from_dictionary({**ours, **config.options, **_experiments(ours)})
 
@@ -46,7 +43,7 @@ def _experiments(options: dict[str, Any]) -> dict[str, Any]:
 
 def execute(
     config: RunConfig,
-    build: Callable[[beam.Pipeline], None],
+    build: Callable[["beam.Pipeline"], None],
     *,
     small: bool = False,
     on_start: Callable[[Any], None] = lambda result: None,
@@ -64,6 +61,8 @@ def execute(
         OSError: a file could not be read or written.
         KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
     """
+    import apache_beam as beam
+
     runner = config.runner.model_copy(update={"workers": 1}) if small else config.runner
     pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
     build(pipeline)
@@ -83,7 +82,7 @@ def execute(
         raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
 
 
-def _run_here(pipeline: beam.Pipeline) -> str:
+def _run_here(pipeline: "beam.Pipeline") -> str:
     """Run a job in a thread, so that who waits for it can be interrupted; Beam itself waits for its threads."""
     ended: Future[str] = Future()
 
@@ -97,7 +96,7 @@ def _run_here(pipeline: beam.Pipeline) -> str:
     return ended.result()
 
 
-def _run_elsewhere(pipeline: beam.Pipeline, on_start: Callable[[Any], None]) -> str:
+def _run_elsewhere(pipeline: "beam.Pipeline", on_start: Callable[[Any], None]) -> str:
     """Wait for a job; a run that is stopped takes its job along instead of leaving it to the cluster."""
     interrupt = signal.getsignal(signal.SIGINT)
     result = pipeline.run()
@@ -118,6 +117,8 @@ def embed_counts(result: Any, fields: int) -> dict[str, float]:
         result: Beam's result of the job.
         fields: semantic fields; each of them counts a document.
     """
+    from apache_beam.metrics import MetricsFilter
+
     found = result.metrics().query(MetricsFilter().with_namespace("embed"))["counters"]
     counts: dict[str, float] = {}
     for metric in found:
@@ -133,7 +134,7 @@ def create_runner(config: RunnerConfig) -> Any:
 
 @functools.cache
 def _runner(name: str, workers: int) -> Any:
-    return RUNNERS[name].create(workers)
+    return runner_of(name).create(workers)
 
 
 def check_runner(config: RunConfig) -> None:
@@ -142,6 +143,6 @@ def check_runner(config: RunConfig) -> None:
     Raises:
         ConfigError: with every problem.
     """
-    problems = RUNNERS[config.runner.name].problems(config)
+    problems = runner_of(config.runner.name).problems(config)
     if problems:
         raise ConfigError("run config", problems)

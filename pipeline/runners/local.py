@@ -5,15 +5,15 @@ import shlex
 import sys
 from typing import Any
 
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
 from models.local.engine.workers import CORES_VARIABLE, usable_cores
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.runners.runner import Runner
 
 
-def _create(workers: int) -> FnApiRunner:
+def _create(workers: int) -> Any:
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
     if workers == 1:
         return FnApiRunner()
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker_command(workers)))

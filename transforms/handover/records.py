@@ -1,49 +1,18 @@
-"""Write what a graph hands to the launcher: the list of finished parts, and the documents that failed.
-
-Only file statistics and failures pass through the GroupByKeys here, never a text or an embedding. Each output is one
-file under a fixed name in the run's folder, so a retry writes the same file again.
-"""
+"""What a graph hands to the launcher as JSON lines: the list of finished parts, and the documents that failed."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import apache_beam as beam
 import orjson
 
 from transforms import files
 from transforms.records import Failure
 
 
-@dataclass
-class WriteRecords(beam.PTransform):
-    """Write all records of a PCollection to one JSON-lines file; no file where there are none.
-
-    Attributes:
-        path: the file.
-    """
-
-    path: str
-
-    def expand(self, records: beam.PCollection) -> beam.PCollection[str]:
-        """Bring the records together and write them."""
-        return (
-            records
-            | "ToJson" >> beam.Map(_to_line).with_output_types(tuple[int, bytes])
-            | beam.GroupByKey()
-            | "Write" >> beam.Map(_write_lines, self.path).with_output_types(str)
-        )
-
-
-def _to_line(record: Any) -> tuple[int, bytes]:
-    return 0, orjson.dumps(asdict(record), option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _write_lines(grouped: tuple[int, Iterable[bytes]], path: str) -> str:
-    with files.create(path) as handle:
-        for line in grouped[1]:
-            handle.write(line)
-    return path
+def to_line(record: Any) -> bytes:
+    """One record, a dataclass, as a line of JSON."""
+    return orjson.dumps(asdict(record), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_records(path: str) -> list[dict[str, Any]]:
@@ -58,4 +27,4 @@ def write_failures(path: str, failures: Iterable[Failure]) -> None:
     """Write a failure report: JSON lines with stage, document id, file, line, error and message."""
     with files.create(path) as handle:
         for failure in failures:
-            handle.write(_to_line(failure)[1])
+            handle.write(to_line(failure))

@@ -6,13 +6,10 @@ over an unchanged source does nothing else.
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.read.documents import read_documents
@@ -108,48 +105,17 @@ def is_deleted(value: Any, field: str) -> bool:
 _MARKS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
-@dataclass
-class ScanDocuments(beam.PTransform):
-    """Scan splits into one small Parquet file each, `<folder>/scan-<split>.parquet`; gives the files' paths.
+def write_scan(split: Split, source: SourceFormat, deleted_field: str | None, folder: str) -> tuple[str, int]:
+    """Scan one split into its file; writing the same file again after a retry is harmless: it has the same content.
 
-    Nothing fails here: what cannot be read is a row of the scan, and the plan tells of it.
-
-    Attributes:
-        source: how to read it.
-        deleted_field: name of the boolean field that marks a tombstone.
-        folder: the run's folder.
+    Returns:
+        The file, and how many lines it tells of.
     """
-
-    source: SourceFormat
-    deleted_field: str | None
-    folder: str
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def expand(self, splits: beam.pvalue.PCollection[Split]) -> beam.pvalue.PCollection[str]:
-        """Wire the stage."""
-        return splits | beam.ParDo(_ScanSplit(self.source, self.deleted_field, self.folder))
-
-
-class _ScanSplit(beam.DoFn):
-    """Scans one split. Writing the same file again after a retry is harmless: it has the same content."""
-
-    documents_scanned = Metrics.counter("scan", "documents_scanned")
-
-    def __init__(self, source: SourceFormat, deleted_field: str | None, folder: str) -> None:
-        self.source = source
-        self.deleted_field = deleted_field
-        self.folder = folder
-
-    def process(self, split: Split) -> list[str]:
-        """Scan one split."""
-        table = scan_split(split, self.source, self.deleted_field)
-        path = scan_path(self.folder, split.index)
-        with files.create(path) as handle:
-            pq.write_table(table, handle, compression="zstd")
-        self.documents_scanned.inc(table.num_rows)
-        return [path]
+    table = scan_split(split, source, deleted_field)
+    path = scan_path(folder, split.index)
+    with files.create(path) as handle:
+        pq.write_table(table, handle, compression="zstd")
+    return path, table.num_rows
 
 
 def scan_path(folder: str, index: int) -> str:

@@ -11,23 +11,10 @@ import pyarrow.parquet as pq
 from apache_beam.metrics import Metrics
 
 from transforms import files
-from transforms.records import PartFile
+from transforms.records import PartFile, PartRewrite
 from transforms.table.fingerprint import stale_fields, without_embeddings
 from transforms.table.parts import write_part
 from transforms.table.schema import TableLayout
-
-
-@dataclass(frozen=True, slots=True)
-class PartRewrite:
-    """A part file some of whose rows are replaced or deleted.
-
-    Attributes:
-        path: the part, relative to the table.
-        dropped: row numbers that go.
-    """
-
-    path: str
-    dropped: tuple[int, ...]
 
 
 @dataclass

@@ -18,8 +18,7 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.run import graph
 from pipeline.table.open_runs import RunContext
-from transforms.records import Piece, Split
-from transforms.table.rewrite import PartRewrite
+from transforms.records import PartRewrite, Piece, Split
 
 GROUP = common_urns.primitives.GROUP_BY_KEY.urn
 ACCELERATOR = common_urns.resource_hints.ACCELERATOR.urn

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.embeddings import DenseEmbeddings, SparseEmbeddings
-from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location
+from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location, PartRewrite
 from transforms.table.parts import write_part
-from transforms.table.rewrite import PartRewrite, RewritePart, align, drop_stale_embeddings
+from transforms.table.rewrite import RewritePart, align, drop_stale_embeddings
 from transforms.table.schema import SemanticColumn, TableLayout, semantic_type
 from transforms.table.write import build_table
 
