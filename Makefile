@@ -18,7 +18,10 @@ HAS_BROWSER := $(CHROMIUM)$(shell command -v chromium || command -v chromium-bro
 HAS_KERNELS := $(shell command -v g++ >/dev/null && grep -sow -m1 avx2 /proc/cpuinfo | head -1)
 CLIENTS := build/clients
 HAS_POSTGRES := $(wildcard /usr/lib/postgresql/*/bin/initdb)
-LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
+# The newest Elasticsearch needs Java 21, PostgreSQL with pgvector is an npm package.
+HAS_SERVERS := $(shell command -v mvn >/dev/null && command -v npm >/dev/null && \
+  grep -hoE 'JAVA_VERSION="(2[1-9]|[3-9][0-9])' /usr/lib/jvm/*/release $(JAVA_HOME)/release 2>/dev/null | head -1)
+LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_SERVERS),,and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clients clean
@@ -27,8 +30,9 @@ run: $(VENV)/installed
 	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
 	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika $(SERVERS)/elasticsearch-9.5.3)
+test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika) $(if $(HAS_SERVERS),servers)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
+	$(if $(HAS_SERVERS),,@echo "Maven, npm or Java 21 is missing: the tests with search servers are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
 	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
 	$(PYTEST) -m "not long and not soak and not gpu and not cluster $(LEFT_OUT)"

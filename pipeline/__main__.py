@@ -13,7 +13,7 @@ from pipeline.commands.app import app
 # Each module adds its commands to the application; in this order `--help` lists them.
 MODULES = (
     *("run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
-    *("table", "endpoints"),
+    *("table", "endpoints", "export", "load", "imports"),
 )
 STOPPED = (130, 143)
 """Exit codes of what was stopped by Ctrl-C and by SIGTERM."""

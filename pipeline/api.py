@@ -14,7 +14,7 @@ The package's own list, `pipeline.__all__`, says which names are public::
     evaluate(index, "data/xquad/queries.jsonl", "data/xquad/qrels.tsv").measures().to_pandas()
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,27 @@ class LoadedTable:
         columns["text"] = pa.array(_texts(rows["_source"].to_pylist(), column), pa.string())
         columns["embeddings"] = column.field("embeddings")
         return Frame(pa.table(columns))
+
+    def iter_chunks(self, field: str, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Yield the chunks of a semantic field as record batches, one row a chunk; memory stays small.
+
+        A row holds ``chunk_id``, ``_id``, ``field``, ``source_field``, offsets in UTF-16 code units and in code points,
+        ``text``, and ``embedding``, or ``token_ids`` and ``weights``; tokens are numbered in the order in which they
+        appear, see `Vocabulary` in `pipeline.exchange.chunks`.
+
+        Args:
+            field: the semantic field.
+            columns: plain columns that each chunk repeats.
+
+        Raises:
+            PipelineError: a name is unknown.
+        """
+        from pipeline.exchange.chunks import Vocabulary, chunk_schemas, iter_chunks
+        from pipeline.exchange.rows import TableRows
+
+        rows = TableRows(self._snapshot)
+        (schema,) = chunk_schemas(rows, [field], columns)
+        return iter_chunks(rows, schema, Vocabulary())
 
     def changes(self, from_version: int) -> Frame:
         """The documents that differ from another version: ``_id`` and ``_change_type``.

@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from models.endpoints.registry import Registry
+    from pipeline.search.pruning import Pruning
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config, a YAML file.")]
 Index = Annotated[str, typer.Argument(metavar="CONFIG|INDEX", help="Run config, or folder of an index.")]
@@ -25,6 +26,14 @@ Overrides = Annotated[
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Field = Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")]
+PruningOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pruning",
+        metavar="elasticsearch|RATIO,WEIGHT",
+        help="Leave frequent light tokens out of sparse queries; `elasticsearch` is its default, 5,0.4.",
+    ),
+]
 
 Target = Annotated[
     str, typer.Argument(metavar="[TASK/]ID", help="The endpoint's id, with or without its task type.")
@@ -126,3 +135,25 @@ def _read_text(file: str | None, nothing: str) -> str:
     except OSError as error:
         problem = f"[{file}] cannot be read: {error.strerror}"
     bad_request(problem, "illegal_argument_exception")
+
+
+def pruning_of(text: str | None) -> "Pruning | None":
+    """The pruning that `--pruning` asks for.
+
+    Raises:
+        PipelineError: it is not understood.
+    """
+    from pipeline.search.pruning import Pruning
+
+    if text is None or text == "elasticsearch":
+        return None if text is None else Pruning()
+    try:
+        ratio, weight = map(float, text.split(","))
+    except ValueError:
+        raise PipelineError(
+            f"--pruning [{text}] is neither [elasticsearch] nor of the form RATIO,WEIGHT, for example 5,0.4"
+        ) from None
+    try:
+        return Pruning(ratio, weight)
+    except ValueError as error:
+        raise PipelineError(f"--pruning [{text}]: {error}") from None

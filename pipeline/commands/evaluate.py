@@ -1,12 +1,23 @@
 """The command `evaluate`: how well each search mode finds what was judged relevant."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.commands.app import app
-from pipeline.commands.arguments import Field, Format, Index, Overrides, index_path
+from pipeline.commands.arguments import (
+    Field,
+    Format,
+    Index,
+    Overrides,
+    PruningOption,
+    index_path,
+    pruning_of,
+)
 from pipeline.commands.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.search.open_index import SearchIndex
 
 
 @app.command(
@@ -24,6 +35,17 @@ def evaluate(
     ] = None,
     report: Annotated[str | None, typer.Option(help="Write a page with plots to this HTML file.")] = None,
     compare: Annotated[int | None, typer.Option(help="Compare with this version of the table.")] = None,
+    pruning: PruningOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="URL/INDEX", help="Compare with an index that `load elasticsearch` filled."),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Candidates of approximate search (--against).")
+    ] = 1_000,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", metavar="env:NAME|file:PATH", help="The cluster's (--against).")
+    ] = None,
     overrides: Overrides = None,
     output: Format = "table",
 ) -> None:
@@ -38,7 +60,19 @@ def evaluate(
 
     opened = SearchIndex(index_path(index, overrides))
     names: Any = modes.split(",") if modes else None
-    evaluation = measure(opened, load_queries(queries), load_qrels(qrels), modes=names, field=field)
+    if against is not None:
+        _compare(
+            opened, against, api_key, load_queries(queries), load_qrels(qrels), field, candidates, output
+        )
+        return
+    evaluation = measure(
+        opened,
+        load_queries(queries),
+        load_qrels(qrels),
+        modes=names,
+        field=field,
+        pruning=pruning_of(pruning),
+    )
     result = evaluation.to_json()
     before = None
     if compare is not None:
@@ -54,6 +88,47 @@ def evaluate(
         _print_measures(result)
 
 
+def _compare(
+    opened: "SearchIndex",
+    against: str,
+    api_key: str | None,
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, int]],
+    field: str | None,
+    candidates: int,
+    output: str,
+) -> None:
+    """Print what a cluster's index finds beside what the exact local ranking does."""
+    from pipeline.errors import PipelineError
+    from pipeline.evaluation.against import compare_with_cluster
+    from pipeline.exchange.elasticsearch import ClusterIndex, connect
+
+    url, slash, name = against.rpartition("/")
+    if not slash or "//" not in url or not name:
+        raise PipelineError(f"--against [{against}] is not of the form http://HOST:PORT/INDEX")
+    remote = ClusterIndex(connect(url, api_key), name)
+    result = compare_with_cluster(opened, remote, queries, qrels, field=field, candidates=candidates)
+    if output == "json":
+        print_json(result, indent=None)
+        return
+    rows = []
+    for mode, found in result["modes"].items():
+        difference, p = found["differences"]["ndcg@10"]
+        means = (f"{found[side]['ndcg@10']:.4f}" for side in ("local", "cluster"))
+        shares = (f"{found[share]:.3f}" for share in ("overlap", "same_documents", "same_order"))
+        rows.append([mode, *means, f"{difference:+.4f}", f"{p:.4f}", *shares])
+    versions = result["table_version"]
+    title = (
+        f"{result['queries']} queries; table version {versions['local']} here, {versions['index']} in [{name}] on "
+        f"{result['cluster_version']}; `pruned` is --pruning elasticsearch on both sides"
+    )
+    print_table(
+        ("mode", "ndcg@10 local", "cluster", "difference", "p", "overlap@10", "same ten", "same order"),
+        rows,
+        title=title,
+    )
+
+
 def _print_measures(result: dict[str, Any]) -> None:
     from pipeline.evaluation.evaluate import shown
 
@@ -63,6 +138,12 @@ def _print_measures(result: dict[str, Any]) -> None:
         intervals = result["intervals"][mode]
         rows.append([mode, *(shown(means[measure], intervals[measure]) for measure in measures)])
     size = f"{result['queries']} queries, table version {result['table_version']}"
+    if result["pruning"]:
+        size += (
+            ", sparse queries pruned ({tokens_freq_ratio_threshold:g}, {tokens_weight_threshold:g})".format(
+                **result["pruning"]
+            )
+        )
     title = f"{size} (95 % confidence intervals by bootstrap over queries)"
     print_table(("mode", *measures), rows, title=title)
     for test in result["tests"]:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -114,3 +115,24 @@ def answers_in_json(command: Callable[Parameters, None]) -> Callable[Parameters,
 def skipped_files(skipped: Mapping[str, int]) -> str:
     """What a source did not read, by ending, as the end of a line."""
     return "skipped " + ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
+
+
+@contextmanager
+def counting(what: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many are done, on a terminal only; yields what is told of more that are.
+
+    Args:
+        what: what is counted, in the plural.
+        total: how many there are; None where that is not known.
+        quiet: show nothing.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

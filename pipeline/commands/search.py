@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.commands.app import app, spare_pandas
-from pipeline.commands.arguments import Field, Format, Index, Overrides, index_path
+from pipeline.commands.arguments import (
+    Field,
+    Format,
+    Index,
+    Overrides,
+    PruningOption,
+    index_path,
+    pruning_of,
+)
 from pipeline.commands.output import print_json, print_table, printable
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.search.open_index import SearchIndex
-    from pipeline.search.pruning import Pruning
     from pipeline.search.search import Hit, SearchOptions
 
 SHOWN_CHARACTERS = 500
@@ -36,13 +43,7 @@ def search(
     ] = None,
     fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
-    prune: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RATIO,WEIGHT",
-            help="Leave frequent light tokens out of sparse queries; Elasticsearch's thresholds are 5,0.4.",
-        ),
-    ] = None,
+    pruning: PruningOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which tokens met.")] = False,
     queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,
@@ -55,7 +56,7 @@ def search(
     from pipeline.search.search import SearchOptions
 
     options = SearchOptions(
-        mode, field, k, parse_filters(filters or []), fusion, _weights(weights), _pruning(prune), explain
+        mode, field, k, parse_filters(filters or []), fusion, _weights(weights), pruning_of(pruning), explain
     )
     opened = SearchIndex(index_path(index, overrides))
     if query is not None and queries is None:
@@ -72,23 +73,6 @@ def _weights(text: str) -> Mapping[str, float]:
         return {mode: float(weight) for mode, weight in pairs.items()}
     except ValueError:
         raise PipelineError(f"--weights [{text}] is not of the form bm25=1,sparse=1,dense=1") from None
-
-
-def _pruning(thresholds: str | None) -> "Pruning | None":
-    from pipeline.search.pruning import Pruning
-
-    if thresholds is None:
-        return None
-    try:
-        ratio, weight = map(float, thresholds.split(","))
-    except ValueError:
-        raise PipelineError(
-            f"--prune [{thresholds}] is not of the form RATIO,WEIGHT, for example 5,0.4"
-        ) from None
-    try:
-        return Pruning(ratio, weight)
-    except ValueError as error:
-        raise PipelineError(f"--prune [{thresholds}]: {error}") from None
 
 
 def _answer_file(index: "SearchIndex", file: str, options: "SearchOptions") -> None:

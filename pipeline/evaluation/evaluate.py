@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.statistics import Floats, bootstrap_interval, paired_test
 from pipeline.search.open_index import SearchIndex, opened
+from pipeline.search.pruning import Pruning
 from pipeline.search.ranking import Ranking
 from pipeline.search.retrievers import Mode, Retriever, available_modes, find_retrievers, retrieve
 from pipeline.search.search import RANK_WINDOW, SearchOptions, join
@@ -59,18 +60,21 @@ class Evaluation:
         qrels: query -> document -> relevance.
         modes: search mode -> its result.
         table_version: version of the table that was searched.
+        pruning: which tokens sparse queries left out; None for none.
     """
 
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     modes: dict[str, ModeResult]
     table_version: int
+    pruning: Pruning | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The means, as the command prints them, with intervals and the tests between modes."""
         return {
             "queries": len(self.queries),
             "table_version": self.table_version,
+            "pruning": None if self.pruning is None else asdict(self.pruning),
             "modes": {
                 name: {measure: result.mean(measure) for measure in MEASURES}
                 for name, result in self.modes.items()
@@ -134,6 +138,7 @@ def evaluate(
     modes: Sequence[Mode] | None = None,
     field: str | None = None,
     depth: int = DEPTH,
+    pruning: Pruning | None = None,
 ) -> Evaluation:
     """Run the judged queries in each mode and measure the rankings.
 
@@ -144,6 +149,7 @@ def evaluate(
         modes: search modes; by default all that the index has.
         field: the field to search, see `search`.
         depth: documents ranked for each query; recall@100 needs at least 100.
+        pruning: which tokens of sparse queries to leave out; None for none.
 
     Raises:
         PipelineError: no query has a judgement, or the index has no such field.
@@ -155,9 +161,9 @@ def evaluate(
             "no query has a judgement: the ids of the queries and of the judgements do not meet"
         )
     relevant = {query: dict(qrels[query]) for query in judged}
-    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth)
-    results = {mode: ModeResult(run, _measure(run, relevant, judged)) for mode, run in runs.items()}
-    return Evaluation(judged, relevant, results, int(index.state.table["version"]))
+    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth, pruning)
+    results = {mode: measured(run, relevant, judged) for mode, run in runs.items()}
+    return Evaluation(judged, relevant, results, int(index.state.table["version"]), pruning)
 
 
 def evaluate_index(
@@ -177,7 +183,12 @@ def evaluate_index(
 
 
 def run_modes(
-    index: SearchIndex, queries: Mapping[str, str], modes: Sequence[Mode], field: str | None, depth: int
+    index: SearchIndex,
+    queries: Mapping[str, str],
+    modes: Sequence[Mode],
+    field: str | None,
+    depth: int,
+    pruning: Pruning | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Rank documents for each query: mode -> query -> document id -> score.
 
@@ -191,7 +202,7 @@ def run_modes(
         block = names[first : first + BLOCK_QUERIES]
         texts = [queries[name] for name in block]
         needed = dict.fromkeys(one for found in retrievers.values() for one in found)
-        ranked = {one: retrieve(index, one, texts, depth) for one in needed}
+        ranked = {one: retrieve(index, one, texts, depth, pruning=pruning) for one in needed}
         for mode, found in retrievers.items():
             for at, name in enumerate(block):
                 runs[mode][name] = _scores(index, mode, found, [ranked[one][at] for one in found], depth)
@@ -210,6 +221,13 @@ def _scores(
         rankings = [ranking.first(RANK_WINDOW) for ranking in rankings]
     hits = join(rankings, retrievers, SearchOptions(mode, k=depth))
     return {index.ids[hit.document]: hit.score for hit in hits}
+
+
+def measured(
+    run: dict[str, dict[str, float]], qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, str]
+) -> ModeResult:
+    """Measure the rankings of one mode: query -> document -> score, best first."""
+    return ModeResult(run, _measure(run, qrels, queries))
 
 
 def _measure(
@@ -246,4 +264,11 @@ def compare_version(
             update_index(path, folder, snapshot=Snapshot.of_table(path, version))
         except IndexUnusable as error:
             raise PipelineError(f"version {version} cannot be measured: {error}") from None
-        return evaluate(SearchIndex(folder), evaluation.queries, evaluation.qrels, modes=modes, field=field)
+        return evaluate(
+            SearchIndex(folder),
+            evaluation.queries,
+            evaluation.qrels,
+            modes=modes,
+            field=field,
+            pruning=evaluation.pruning,
+        )

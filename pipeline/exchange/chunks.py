@@ -74,24 +74,26 @@ def chunk_id(document_id: str, field: str, position: int) -> str:
 
 @dataclass(frozen=True)
 class ChunkSchema:
-    """What a row of the chunk stream holds.
+    """What a row of the chunk stream of one semantic field holds.
 
     Attributes:
-        fields: the semantic fields -> ``float``, ``byte`` or ``sparse``.
-        size: numbers in each embedding; None where no field is dense.
-        similarity: how dense embeddings are compared; None where no field is dense.
+        field: the semantic field.
+        kind: ``float``, ``byte`` or ``sparse``.
+        size: numbers in each embedding; None where it is sparse.
+        similarity: how dense embeddings are compared; None where they are sparse.
         plain: plain columns of the table -> their type.
     """
 
-    fields: Mapping[str, str]
+    field: str
+    kind: str
     size: int | None
     similarity: str | None
     plain: Mapping[str, pa.DataType]
 
     @property
     def is_sparse(self) -> bool:
-        """Whether there are tokens and weights."""
-        return "sparse" in self.fields.values()
+        """Whether there are tokens and weights instead of an embedding."""
+        return self.kind == "sparse"
 
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema."""
@@ -100,16 +102,18 @@ class ChunkSchema:
         offsets = ("start_offset", "end_offset", "start_code_point", "end_code_point")
         columns += [(name, pa.int32()) for name in offsets]
         columns.append(("text", pa.string()))
-        if self.size is not None:
-            element = pa.int8() if "byte" in self.fields.values() else pa.float32()
-            columns.append(("embedding", pa.list_(element, self.size)))
         if self.is_sparse:
             columns += [("token_ids", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
+        else:
+            element = pa.int8() if self.kind == "byte" else pa.float32()
+            columns.append(("embedding", pa.list_(element, self.size)))
         return pa.schema([*columns, *self.plain.items()])
 
 
-def chunk_schema(rows: TableRows, fields: Sequence[str] = (), columns: Sequence[str] = ()) -> ChunkSchema:
-    """What the stream of some semantic fields holds.
+def chunk_schemas(
+    rows: TableRows, fields: Sequence[str] = (), columns: Sequence[str] = ()
+) -> list[ChunkSchema]:
+    """What the streams of some semantic fields hold.
 
     Args:
         rows: the rows.
@@ -117,7 +121,7 @@ def chunk_schema(rows: TableRows, fields: Sequence[str] = (), columns: Sequence[
         columns: plain columns that every chunk repeats.
 
     Raises:
-        PipelineError: a name is unknown, or dense fields do not fit one column.
+        PipelineError: a name is unknown.
     """
     for name in fields:
         if name not in rows.fields:
@@ -125,32 +129,17 @@ def chunk_schema(rows: TableRows, fields: Sequence[str] = (), columns: Sequence[
                 f"the table has no semantic field [{name}]{did_you_mean(name, rows.fields)}; it has "
                 f"{', '.join(rows.fields) or 'none'}"
             )
-    wanted = list(fields) or list(rows.fields)
-    dense: dict[str, tuple[str, int, str]] = {}
-    kinds = {}
-    for name in wanted:
-        settings = rows.fields[name]["model_settings"]
-        if settings["task_type"] == "sparse_embedding":
-            kinds[name] = "sparse"
-            continue
-        dense[name] = _dense(settings)
-        kinds[name] = dense[name][0]
-    if len(set(dense.values())) > 1:
-        told = ", ".join(f"{name} ({size} x {kind}, {like})" for name, (kind, size, like) in dense.items())
-        raise PipelineError(f"the dense fields do not fit one column: {told}; choose one with --field")
-    _, size, similarity = next(iter(dense.values()), (None, None, None))
-    return ChunkSchema(kinds, size, similarity, _plain_types(rows, columns))
+    plain = _plain_types(rows, columns)
+    return [_schema(name, rows.fields[name]["model_settings"], plain) for name in fields or rows.fields]
 
 
-def _dense(settings: Mapping[str, Any]) -> tuple[str, int, str]:
+def _schema(field: str, settings: Mapping[str, Any], plain: Mapping[str, pa.DataType]) -> ChunkSchema:
+    if settings["task_type"] == "sparse_embedding":
+        return ChunkSchema(field, "sparse", None, None, plain)
     element = settings.get("element_type") or "float"
-    size = int(settings["dimensions"])
-    similarity = str(settings.get("similarity") or "cosine")
-    return (
-        ("float", size, similarity)
-        if element == "float"
-        else ("byte", size // 8 if element == "bit" else size, similarity)
-    )
+    size = int(settings["dimensions"]) // (8 if element == "bit" else 1)
+    kind = "float" if element == "float" else "byte"
+    return ChunkSchema(field, kind, size, str(settings.get("similarity") or "cosine"), plain)
 
 
 def _plain_types(rows: TableRows, columns: Sequence[str]) -> dict[str, pa.DataType]:
@@ -184,23 +173,16 @@ def part_chunks(
     rows: TableRows, part: str, schema: ChunkSchema, vocabulary: Vocabulary
 ) -> Iterator[pa.RecordBatch]:
     """The chunks of one part file; see `iter_chunks`."""
-    for table in rows.read(part, ["_id", "_source", *schema.plain, *schema.fields]):
-        sources = [orjson.loads(source) for source in table["_source"].to_pylist()]
-        for field in schema.fields:
-            if field in table.column_names:
-                batch = _batch(table, sources, field, schema, vocabulary)
-                if batch.num_rows:
-                    yield batch
+    for table in rows.read(part, ["_id", "_source", *schema.plain, schema.field]):
+        if schema.field in table.column_names:
+            batch = _batch(table, schema, vocabulary)
+            if batch.num_rows:
+                yield batch
 
 
-def _batch(
-    table: pa.Table,
-    sources: Sequence[Mapping[str, Any]],
-    field: str,
-    schema: ChunkSchema,
-    vocabulary: Vocabulary,
-) -> pa.RecordBatch:
-    column = ChunkColumn.of(table[field])
+def _batch(table: pa.Table, schema: ChunkSchema, vocabulary: Vocabulary) -> pa.RecordBatch:
+    column = ChunkColumn.of(table[schema.field])
+    sources = [orjson.loads(source) for source in table["_source"].to_pylist()]
     ids, rows = table["_id"].to_pylist(), column.rows
     texts, first, last = chunk_texts(column, sources)
     places = zip(rows.tolist(), column.positions.tolist(), strict=True)
@@ -208,13 +190,13 @@ def _batch(
     parents = pa.array(rows)
     repeated = ["_id", *(name for name in schema.plain if name in table.column_names)]
     columns: dict[str, Any] = {
-        "chunk_id": [chunk_id(ids[row], field, position) for row, position in places],
-        "field": [field] * len(texts),
+        "chunk_id": [chunk_id(ids[row], schema.field, position) for row, position in places],
+        "field": [schema.field] * len(texts),
         **{name: column.field(name) for name in ("source_field", "start_offset", "end_offset")},
         "start_code_point": first,
         "end_code_point": last,
         "text": texts,
-        **_embedding_columns(column, schema.fields[field], arrow, vocabulary),
+        **_embedding_columns(column, arrow, vocabulary),
         **{name: table[name].combine_chunks().take(parents) for name in repeated},
     }
     arrays = [_array(columns.get(one.name), one.type, len(texts)) for one in arrow]
@@ -227,9 +209,7 @@ def _array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
     return values if isinstance(values, pa.Array) and values.type == type_ else pa.array(values, type_)
 
 
-def _embedding_columns(
-    column: ChunkColumn, kind: str, schema: pa.Schema, vocabulary: Vocabulary
-) -> dict[str, pa.Array]:
+def _embedding_columns(column: ChunkColumn, schema: pa.Schema, vocabulary: Vocabulary) -> dict[str, pa.Array]:
     if not len(column.chunks):
         return {}
     embeddings = from_arrow(column.chunks)

@@ -78,6 +78,11 @@ def all_rows(path: str, version: int | None = None) -> TableRows:
     return TableRows(snapshot)
 
 
+def select_rows(path: str, since: int | None = None) -> TableRows:
+    """All rows of the newest version, or what changed since another one."""
+    return all_rows(path) if since is None else changed_rows(path, [since])
+
+
 def changed_rows(path: str, since: Sequence[int], version: int | None = None) -> TableRows:
     """What brings a receiver to a version that shows, document by document, one of several older ones.
 

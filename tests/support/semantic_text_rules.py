@@ -281,3 +281,55 @@ def check_bulk(lines: Iterable[bytes], mapping: dict[str, Any]) -> tuple[int, in
                 raise Refused(f"{id_}: {refused}") from None
             documents += 1
     return documents, chunks
+
+
+def check_legacy(document: dict[str, Any], mapping: dict[str, Any]) -> int:
+    """Check one document of the storage form before 8.18, in which the result stands inside the field."""
+    total = 0
+    for name, definition in fields_of_type(mapping, "semantic_text"):
+        for value in values_at(document, name):
+            if not isinstance(value, dict):
+                continue
+            _refuse(not value.keys() <= {"text", "inference"}, f"keys of [{name}]: {sorted(value)}")
+            result = value["inference"]
+            _refuse(
+                not result.keys() <= {"inference_id", "model_settings", "chunking_settings", "chunks"},
+                f"{result.keys()}",
+            )
+            _refuse(result["inference_id"] != definition["inference_id"], "inference_id is not the mapping's")
+            _check_settings(result["model_settings"])
+            for chunk in result["chunks"]:
+                _refuse(chunk.keys() != {"text", "embeddings"} or not chunk["text"], f"chunk {sorted(chunk)}")
+                _check_embedding(chunk["embeddings"], result["model_settings"])
+            total += len(result["chunks"])
+    return total
+
+
+def check_own_chunks(document: dict[str, Any], mapping: dict[str, Any]) -> int:
+    """Check one document of the proposed form for own chunks: no gap, no overlap, one text a field."""
+    total = 0
+    for name, definition in fields_of_type(mapping, "semantic_text"):
+        for value in values_at(document, name):
+            if not isinstance(value, dict):
+                continue
+            _refuse(
+                value.keys() != {"text", "chunks"} or is_blank(value["text"]),
+                f"keys of [{name}]: {sorted(value)}",
+            )
+            at = 0
+            for chunk in value["chunks"]:
+                start, end = chunk["start_offset"], chunk["end_offset"]
+                _refuse(start < at, f"Chunk [{start}, {end}) overlaps with existing chunk")
+                _refuse(start > at, f"Gap detected before {start}")
+                _refuse(end <= start, "an empty chunk")
+                settings = definition["model_settings"]
+                wrong = (
+                    settings["task_type"] == "text_embedding"
+                    and len(chunk["embeddings"]) != settings["dimensions"]
+                )
+                _refuse(wrong, f"Expected {settings.get('dimensions')} dimensions for field [{name}]")
+                _check_embedding(chunk["embeddings"], settings)
+                at = end
+            _refuse(at != len(units(value["text"])), "the last chunk does not reach the end")
+            total += len(value["chunks"])
+    return total

@@ -346,7 +346,7 @@ def test_the_command_prints_hits(index: SearchIndex, capsys: pytest.CaptureFixtu
 def test_the_command_prunes_by_thresholds(index: SearchIndex, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["search", str(index.path), QUERIES[0], "--mode", "sparse", "--k", "1", "--format", "json"]
     scores = []
-    for more in ([], ["--prune", "100,0"], ["--prune", "1,0.9"]):
+    for more in ([], ["--pruning", "100,0"], ["--pruning", "1,0.9"], ["--pruning", "elasticsearch"]):
         assert main([*argv, *more]) == 0
         hits = json.loads(capsys.readouterr().out)["hits"]
         scores.append(hits[0]["score"] if hits else 0.0)
@@ -355,7 +355,7 @@ def test_the_command_prunes_by_thresholds(index: SearchIndex, capsys: pytest.Cap
         ("5", "not of the form RATIO,WEIGHT"),
         ("5,2", "must be between 0 and 1, got 2.0"),
     ):
-        assert main([*argv, "--prune", wrong]) == 1
+        assert main([*argv, "--pruning", wrong]) == 1
         assert message in capsys.readouterr().err
 
 
