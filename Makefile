@@ -27,8 +27,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 .PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clients clean
 
 run: $(VENV)/installed
-	$(BIN)/python -m pipeline run run_configs/quickstart.yaml
-	$(BIN)/python -m pipeline search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
+	$(BIN)/semantic-ingest run run_configs/quickstart.yaml
+	$(BIN)/semantic-ingest search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
 test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika) $(if $(HAS_SERVERS),servers)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")

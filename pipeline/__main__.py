@@ -1,4 +1,6 @@
-"""The command line: ``python -m pipeline COMMAND``. Each command is one function in a module of `pipeline.commands`.
+"""The command line: ``semantic-ingest COMMAND``, or ``python -m pipeline COMMAND``.
+
+Each command is one function in a module of `pipeline.commands`.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 error, 2 bad config, 3 a gate failed,
 4 more failures than allowed, 130 and 143 stopped.
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
     configure_logging()
     try:
-        app(args=argv, prog_name="python -m pipeline", standalone_mode=True)
+        app(args=argv, prog_name="semantic-ingest", standalone_mode=True)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except PipelineError as error:

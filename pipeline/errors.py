@@ -11,9 +11,14 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known word most like `word`, as the end of a message; empty where none is like it."""
-    close = get_close_matches(word, list(known), 1)
-    return f"; did you mean [{close[0]}]?" if close else ""
+    """The known word most like `word`, as the end of a message; empty where none is like it.
+
+    Where up to three known words have `word` in them, it means those: ``minilm`` is ``.minilm-l6-v2``.
+    """
+    words = list(known)
+    inside = [one for one in words if len(word) > 2 and word.lower() in one.lower()]
+    close = inside if 0 < len(inside) <= 3 else get_close_matches(word, words, 1)
+    return f"; did you mean {' or '.join(f'[{one}]' for one in close)}?" if close else ""
 
 
 class PipelineError(Exception):

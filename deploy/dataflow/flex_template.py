@@ -1,4 +1,4 @@
-"""The job of the flex template: one worker that runs `python -m pipeline run CONFIG` to its end.
+"""The job of the flex template: one worker that runs `semantic-ingest run CONFIG` to its end.
 
 A template's launcher may only write down one graph and has to leave at once, while a run has up to three graphs, with
 planning between them and the commit after them. So the template's job is a job about the run: its only step runs the

@@ -4,16 +4,33 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Annotated
 
 import typer
 
 app = typer.Typer(
-    help="Chunk, embed and publish documents in batch, with the same chunks as Elasticsearch's semantic_text.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would double the start-up time
-    add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"semantic-ingest {version('semantic-ingest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Chunk, embed and publish documents in batch, with the same chunks as Elasticsearch's semantic_text."""
 
 
 class _NoPandas(MetaPathFinder):

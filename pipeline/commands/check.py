@@ -9,7 +9,7 @@ from pipeline.commands.arguments import Config, Overrides
 from pipeline.errors import ConfigError
 
 
-@app.command(epilog="Example: python -m pipeline check run_configs/quickstart.yaml --print")
+@app.command(epilog="Example: semantic-ingest check run_configs/quickstart.yaml --print")
 def check(
     config: Config,
     overrides: Overrides = None,

@@ -27,7 +27,7 @@ _STDIN = "-"
 
 @app.command(
     epilog='Example: echo \'{"id": "1", "text": "One. Two.", "chunking_settings": {"strategy": "none"}}\''
-    " | python -m pipeline chunk"
+    " | semantic-ingest chunk"
 )
 def chunk(
     file: Annotated[

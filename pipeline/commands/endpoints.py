@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 endpoints = typer.Typer(
     help="Inference endpoints, defined as in Elasticsearch.",
-    epilog="Example: python -m pipeline endpoints test .minilm-l6-v2",
+    epilog="Example: semantic-ingest endpoints test .minilm-l6-v2",
     no_args_is_help=True,
 )
 app.add_typer(endpoints, name="endpoints")
@@ -38,7 +38,7 @@ _ALL = ("_all", "*")
 _MODEL_NAMES = ("model_id", "model", "deployment_id", "service_id", "endpoint_name", "inference_id", "url")
 
 
-@endpoints.command("list", epilog="Example: python -m pipeline endpoints list --format json")
+@endpoints.command("list", epilog="Example: semantic-ingest endpoints list --format json")
 @answers_in_json
 def list_endpoints(
     task_type: Annotated[
@@ -71,7 +71,7 @@ def _report_wrong(wrong: "Mapping[Path, InferenceError]") -> None:
         raise SystemExit(1)
 
 
-@endpoints.command("get", epilog="Example: python -m pipeline endpoints get .minilm-l6-v2")
+@endpoints.command("get", epilog="Example: semantic-ingest endpoints get .minilm-l6-v2")
 @answers_in_json
 def get_endpoint(target: Target, path: Folder = None) -> None:
     """Print an endpoint as GET _inference does; `_all` and `TASK/_all` print many."""
@@ -88,7 +88,7 @@ def get_endpoint(target: Target, path: Folder = None) -> None:
 
 @endpoints.command(
     "put",
-    epilog="Example: python -m pipeline endpoints put text_embedding/my-endpoint --file body.json --dry-run",
+    epilog="Example: semantic-ingest endpoints put text_embedding/my-endpoint --file body.json --dry-run",
 )
 @answers_in_json
 def put_endpoint(
@@ -113,7 +113,7 @@ def put_endpoint(
     print_json(endpoint.to_json())
 
 
-@endpoints.command("delete", epilog="Example: python -m pipeline endpoints delete my-endpoint --dry-run")
+@endpoints.command("delete", epilog="Example: semantic-ingest endpoints delete my-endpoint --dry-run")
 @answers_in_json
 def delete_endpoint(
     target: Target,
@@ -135,7 +135,7 @@ def delete_endpoint(
     print_json(registry.delete(inference_id, task_type, usages=usages, dry_run=dry_run, force=force))
 
 
-@endpoints.command("test", epilog="Example: python -m pipeline endpoints test .minilm-l6-v2")
+@endpoints.command("test", epilog="Example: semantic-ingest endpoints test .minilm-l6-v2")
 @answers_in_json
 def try_endpoint(
     target: Target, path: Folder = None, config: ModelsFrom = None, timeout: Timeout = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example: python -m pipeline evaluate run_configs/quickstart.yaml --queries data/xquad/queries.jsonl"
+    epilog="Example: semantic-ingest evaluate run_configs/quickstart.yaml --queries data/xquad/queries.jsonl"
     " --qrels data/xquad/qrels.tsv"
 )
 def evaluate(

@@ -12,7 +12,7 @@ from pipeline.commands.output import print_json
 from pipeline.errors import PipelineError
 
 
-@app.command(epilog="Example: python -m pipeline index run_configs/quickstart.yaml --verify")
+@app.command(epilog="Example: semantic-ingest index run_configs/quickstart.yaml --verify")
 def index(
     config: Config,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it anew.")] = False,

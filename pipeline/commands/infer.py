@@ -19,9 +19,7 @@ from pipeline.commands.arguments import (
 from pipeline.commands.output import answers_in_json
 
 
-@app.command(
-    epilog='Example: python -m pipeline infer .minilm-l6-v2 "the quick brown fox" --input-type search'
-)
+@app.command(epilog='Example: semantic-ingest infer .minilm-l6-v2 "the quick brown fox" --input-type search')
 @answers_in_json
 def infer(
     target: Target,

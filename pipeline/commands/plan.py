@@ -9,7 +9,7 @@ from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.commands.output import extraction_rows, print_json, print_table, printable, skipped_files
 
 
-@app.command(epilog="Example: python -m pipeline plan run_configs/quickstart.yaml --format json")
+@app.command(epilog="Example: semantic-ingest plan run_configs/quickstart.yaml --format json")
 def plan(
     config: Config,
     overrides: Overrides = None,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.report.summary import RunSummary
 
 
-@app.command(epilog="Example: python -m pipeline run run_configs/quickstart.yaml --set runner.device=cpu")
+@app.command(epilog="Example: semantic-ingest run run_configs/quickstart.yaml --set runner.device=cpu")
 def run(
     config: Config,
     overrides: Overrides = None,

@@ -27,7 +27,7 @@ SHOWN_TOKENS = 12
 
 
 @app.command(
-    epilog='Example: python -m pipeline search run_configs/quickstart.yaml "career sacks" --mode hybrid'
+    epilog='Example: semantic-ingest search run_configs/quickstart.yaml "career sacks" --mode hybrid'
 )
 def search(
     index: Index,

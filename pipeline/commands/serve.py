@@ -18,7 +18,7 @@ ApiKey = Annotated[
 ]
 
 
-@app.command(epilog="Example: python -m pipeline serve run_configs/quickstart.yaml --port 8700")
+@app.command(epilog="Example: semantic-ingest serve run_configs/quickstart.yaml --port 8700")
 def serve(
     config: Annotated[
         str | None,
@@ -47,7 +47,7 @@ def serve(
     )
 
 
-@app.command(epilog="Example: python -m pipeline explore run_configs/quickstart.yaml --port 8765")
+@app.command(epilog="Example: semantic-ingest explore run_configs/quickstart.yaml --port 8765")
 def explore(
     index: Index,
     host: Annotated[

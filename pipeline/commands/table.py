@@ -23,7 +23,7 @@ _HISTORY = (
 )
 
 
-@app.command(epilog="Example: python -m pipeline history run_configs/quickstart.yaml --limit 7")
+@app.command(epilog="Example: semantic-ingest history run_configs/quickstart.yaml --limit 7")
 def history(
     config: Config,
     overrides: Overrides = None,
@@ -43,7 +43,7 @@ def history(
         print_table(headings, [[getattr(version, name) for name in _HISTORY] for version in versions])
 
 
-@app.command(epilog="Example: python -m pipeline restore run_configs/quickstart.yaml 3")
+@app.command(epilog="Example: semantic-ingest restore run_configs/quickstart.yaml 3")
 def restore(
     config: Config,
     version: Annotated[int, typer.Argument(min=0, help="Version to go back to, as `history` shows it.")],
@@ -64,7 +64,7 @@ def restore(
     print(f"version {result['table_version']} has {rows}{index}")
 
 
-@app.command(epilog="Example: python -m pipeline vacuum run_configs/quickstart.yaml --dry-run")
+@app.command(epilog="Example: semantic-ingest vacuum run_configs/quickstart.yaml --dry-run")
 def vacuum(
     config: Config,
     overrides: Overrides = None,
@@ -90,7 +90,7 @@ def vacuum(
     print(f"{len(result['removed']):,} files, {result['bytes']:,} bytes {verb}; {oldest}")
 
 
-@app.command(epilog="Example: python -m pipeline verify run_configs/quickstart.yaml --format json")
+@app.command(epilog="Example: semantic-ingest verify run_configs/quickstart.yaml --format json")
 def verify(config: Config, overrides: Overrides = None, output: Format = "table") -> None:
     """Check the table against itself, its log and its index; exit code 1 when anything is wrong."""
     spare_pandas()

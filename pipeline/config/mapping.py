@@ -89,7 +89,7 @@ class Property(BaseModel):
     def _not_empty(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             raise ValueError(
-                "must not be empty; leave it out or name an endpoint (`python -m pipeline endpoints list`)"
+                "must not be empty; leave it out or name an endpoint (`semantic-ingest endpoints list`)"
             )
         return value
 
@@ -114,7 +114,7 @@ class Property(BaseModel):
         semantic = self.type == "semantic_text"
         if semantic and self.inference_id is None:
             raise ValueError(
-                "a semantic_text field needs [inference_id]; `python -m pipeline endpoints list` shows them"
+                "a semantic_text field needs [inference_id]; `semantic-ingest endpoints list` shows them"
             )
         if not semantic and (self.inference_id or self.search_inference_id or self.chunking_settings):
             raise ValueError(

@@ -69,6 +69,6 @@ def update_index(config: RunConfig, report: RunReport) -> int | None:
         except (IndexUnusable, OSError) as error:
             raise PipelineError(
                 f"the table is published, but its index [{config.index.path}] is not up to date: {error}. "
-                "The next run does that, or `python -m pipeline index CONFIG`."
+                "The next run does that, or `semantic-ingest index CONFIG`."
             ) from None
     return int(result.table_version)

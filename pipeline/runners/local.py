@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from models.local.engine.workers import CORES_VARIABLE, usable_cores
@@ -23,7 +24,10 @@ def worker_command(workers: int) -> str:
     """Shell command of a local worker process; it takes its share of the cores instead of all of them."""
     cores = os.environ.get(CORES_VARIABLE) or str(max(1, usable_cores() // workers))
     share = shlex.quote(f"{CORES_VARIABLE}={cores}")
-    return f"exec env {share} {shlex.quote(sys.executable)} -m pipeline.runners.local_worker"
+    # Our packages, and not what lies in the working folder: a user may have a pipeline.py or a models/ of their own.
+    ours = str(Path(__file__).parents[2])
+    path = shlex.quote("PYTHONPATH=" + os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")])))
+    return f"exec env {share} {path} {shlex.quote(sys.executable)} -P -m pipeline.runners.local_worker"
 
 
 def _options(config: RunnerConfig) -> dict[str, Any]:

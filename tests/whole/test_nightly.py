@@ -339,7 +339,7 @@ def test_the_documentation_names_every_exit_code():
 
 def command_options(line):
     """The options that a command line uses."""
-    return set(re.findall(r"(?<= )--[a-z-]+", line.partition("-m pipeline")[2]))
+    return set(re.findall(r"(?<= )--[a-z-]+", line.partition("semantic-ingest ")[2]))
 
 
 def known_options(command):
@@ -361,7 +361,7 @@ def test_the_crontab_is_one_that_cron_can_read():
         assert len(fields) == 7
         jobs.append((" ".join(fields[:5]), fields[6]))
         assert "%" not in fields[6], "cron takes a percent sign for a new line"
-        command = re.search(r"-m pipeline (\w+)", fields[6])[1]
+        command = re.search(r"bin/semantic-ingest (\w+)", fields[6])[1]
         assert command_options(fields[6]) <= known_options(command)
     nightly, weekly = (CronSim(schedule, datetime(2026, 11, 20)) for schedule, _ in jobs)
     assert [next(nightly) for _ in range(2)] == [datetime(2026, 11, 20, 2, 15), datetime(2026, 11, 21, 2, 15)]

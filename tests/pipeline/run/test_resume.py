@@ -188,7 +188,7 @@ def test_a_stopped_run_says_how_to_go_on(job, undisturbed, name, code, place):
 
 
 def test_the_command_line_itself_killed_and_stopped(job, undisturbed):
-    """The same through `python -m pipeline`, as cron starts it."""
+    """The same through `semantic-ingest`, as cron starts it."""
     job.night(command="check")
     command = [sys.executable, "-m", "pipeline", "run", str(job.config_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
