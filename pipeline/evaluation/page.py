@@ -33,7 +33,8 @@ def report_html(evaluation: Evaluation, before: Evaluation | None = None) -> str
     """The page; it holds everything, scripts are not needed."""
     parts = [
         f"<h1>Retrieval, table version {evaluation.table_version}</h1>",
-        f"<p>{len(evaluation.queries)} judged queries; in brackets 95 % confidence intervals.</p>",
+        f"<p>{len(evaluation.queries)} judged queries; in brackets 95 % confidence intervals."
+        f"{_pruned(evaluation)}</p>",
         _measures(evaluation),
         "<h2>Differences between modes</h2>",
         _tests(evaluation),
@@ -51,6 +52,14 @@ def report_html(evaluation: Evaluation, before: Evaluation | None = None) -> str
     parts += [f"<h2>Worst queries of {name}</h2>{_worst(evaluation, name)}" for name in names]
     title = f"<meta charset=utf-8><title>Retrieval</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang=en><head>{title}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _pruned(evaluation: Evaluation) -> str:
+    """Which tokens sparse queries left out, as a sentence; empty where they left out none."""
+    if evaluation.pruning is None:
+        return ""
+    ratio, weight = evaluation.pruning.tokens_freq_ratio_threshold, evaluation.pruning.tokens_weight_threshold
+    return f" Sparse queries leave out tokens by Elasticsearch's rule, at {ratio:g} and {weight:g}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

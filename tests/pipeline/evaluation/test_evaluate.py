@@ -1,6 +1,7 @@
 """Measures equal those computed by hand, intervals and tests behave, and files of every format are read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.page import recall_curve, report_html
 from pipeline.evaluation.statistics import paired_test
 from pipeline.search.open_index import SearchIndex
+from pipeline.search.pruning import Pruning
 from transforms.index.update import update_index
 
 XQUAD = ROOT / "data" / "xquad"
@@ -128,6 +130,10 @@ def test_the_report_is_one_page(evaluation: Evaluation) -> None:
     page = report_html(evaluation)
     assert page.count("<svg") == 1 + len(evaluation.modes) - 1
     assert "<script" not in page
+    assert "leave out tokens" not in page
+    assert "leave out tokens by Elasticsearch's rule, at 5 and 0.4" in report_html(
+        replace(evaluation, pruning=Pruning())
+    )
     for mode in evaluation.modes:
         assert f"Worst queries of {mode}" in page
 

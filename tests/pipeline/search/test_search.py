@@ -352,7 +352,7 @@ def test_the_command_prunes_by_thresholds(index: SearchIndex, capsys: pytest.Cap
         scores.append(hits[0]["score"] if hits else 0.0)
     assert scores[0] == scores[1] > scores[2]
     for wrong, message in (
-        ("5", "not of the form RATIO,WEIGHT"),
+        ("5", "nor of the form RATIO,WEIGHT"),
         ("5,2", "must be between 0 and 1, got 2.0"),
     ):
         assert main([*argv, "--pruning", wrong]) == 1
