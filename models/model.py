@@ -36,6 +36,11 @@ class Model(Protocol):
         ...
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of the files of weights that `load` reads; 0 where there are none."""
+        ...
+
+    @property
     def max_tokens(self) -> int | None:
         """The model's window in tokens, special tokens included; None where nothing is ever cut."""
         ...

@@ -38,10 +38,8 @@ def choose_device(name: str | None) -> str:
     """
     if name == "cpu":
         return name
-    if name is not None or sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS):
-        import torch
-
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is not None or _may_have_gpus():
+        count = gpu_count()
         if count and name in (None, "cuda"):
             return f"cuda:{worker_number() % count}"
         if count and name in [f"cuda:{number}" for number in range(count)]:
@@ -53,6 +51,36 @@ def choose_device(name: str | None) -> str:
     if name is not None:
         raise ModelLoadError(f"[device: {name}] needs a CUDA device, and this machine has none", status=400)
     return "cpu"
+
+
+def gpu_count() -> int:
+    """How many GPUs this process may use."""
+    if not _may_have_gpus():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _may_have_gpus() -> bool:
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
+
+
+def describe_device(name: str | None) -> str:
+    """Say what a model computes with: the GPU and its precision, or the CPU's kernels.
+
+    Raises:
+        ModelLoadError: there is no such device.
+    """
+    device = choose_device(name)
+    if device != "cpu":
+        import torch
+
+        return f"{torch.cuda.get_device_name(device)} ({device}), {choose_dtype(None, device)}"
+    found = native.name_of_kernels()
+    if found is None:
+        return "the CPU with PyTorch: there are no compiled kernels for it (see docs/performance.md)"
+    return f"the CPU with the {found} kernels"
 
 
 def worker_number() -> int:

@@ -241,6 +241,11 @@ class HashingModel:
         return model_settings(self.endpoint, self.dimensions)
 
     @property
+    def weight_bytes(self) -> int:
+        """No weights are loaded here."""
+        return 0
+
+    @property
     def max_tokens(self) -> int | None:
         """No text is too long."""
         return None

@@ -103,6 +103,13 @@ class LocalModel:
         return model_settings(self.endpoint, self.dimensions)
 
     @property
+    def weight_bytes(self) -> int:
+        """See `models.model.Model`."""
+        opened = self.opened
+        found = [find_script(opened.folder)] if opened.is_script else weight_files(opened.folder)
+        return sum(path.stat().st_size for path in found)
+
+    @property
     def max_tokens(self) -> int | None:
         """The model's window, or the endpoint's ``max_input_tokens`` where that is smaller."""
         return window_of(self.recipe, self._limit)

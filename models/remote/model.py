@@ -83,6 +83,11 @@ class RemoteModel:
         }
 
     @property
+    def weight_bytes(self) -> int:
+        """No weights are loaded here."""
+        return 0
+
+    @property
     def max_tokens(self) -> int | None:
         """The endpoint's ``max_input_tokens``."""
         tokens = self.endpoint.service_settings.get("max_input_tokens")

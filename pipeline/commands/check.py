@@ -24,7 +24,7 @@ def check(
     from pipeline.config.load import load_config
 
     loaded = load_config(config, overrides)  # a typo is found before Beam is imported, which takes seconds
-    from pipeline.run.check import find_problems
+    from pipeline.run.check import describe_engine, find_problems
 
     problems = find_problems(loaded)
     if problems:
@@ -33,3 +33,5 @@ def check(
         print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     else:
         print(f"{config}: ready to run")
+        if engine := describe_engine(loaded):
+            print(f"Local models compute on {engine}")

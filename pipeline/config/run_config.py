@@ -270,7 +270,8 @@ class RunnerConfig(Section):
 
     Attributes:
         name: `local` is Beam's FnApiRunner in this process.
-        workers: worker processes of the local runner.
+        workers: worker processes of the local runner. `auto` takes one without a GPU, one a GPU for large models, and
+            for small ones as many as the cores can feed the GPUs with.
         device: `cpu`, `cuda` or `cuda:N`; null takes a CUDA device when there is one.
         parallelism: parallel subtasks (Flink, Spark).
         master: Flink or Spark master, for example `[local]` or `host:8081`.
@@ -291,7 +292,7 @@ class RunnerConfig(Section):
     """
 
     name: Literal["local", "flink", "dataflow", "prism", "spark"] = "local"
-    workers: PositiveInt = 1
+    workers: PositiveInt | Literal["auto"] = 1
     device: str | None = None
     parallelism: PositiveInt | None = None
     master: str | None = None

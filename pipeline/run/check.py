@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from models.local.device import describe_device
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
@@ -34,6 +35,13 @@ def find_problems(config: RunConfig) -> list[str]:
         if path is not None and not files.exists(path):
             problems.append(f"gates.{name}: [{path}] does not exist")
     return problems
+
+
+def describe_engine(config: RunConfig) -> str | None:
+    """Say what the local models of a config without problems compute with; None where it has none."""
+    if not any(field.model.weight_bytes for field in resolve(config).fields):
+        return None
+    return describe_device(config.runner.device)
 
 
 def _check_source(config: RunConfig) -> None:

@@ -1,8 +1,9 @@
 """A run: scan the source, plan, embed, publish one version of the table, bring the index up to date."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
-from pipeline.config.resolve import resolve
+from pipeline.config.resolve import ResolvedConfig, resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_report import RunReport
 from pipeline.report.summary import RunSummary, work_of
@@ -12,6 +13,7 @@ from pipeline.run.guards import check_deletions, check_models, check_source, rep
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.publish import publish, update_index
 from pipeline.runners.execute import check_runner, embed_counts, execute
+from pipeline.runners.local import choose_workers
 from pipeline.stop import stoppable
 from pipeline.table.open_runs import table_lock
 from transforms import files
@@ -39,7 +41,7 @@ def run_pipeline(
         PipelineError: the run could not be done; the published table is as it was.
     """
     check_runner(config)
-    resolved = resolve(config)
+    resolved = _with_workers(resolve(config))
     report = RunReport(resolved, quiet=quiet)
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report)
@@ -58,6 +60,16 @@ def run_pipeline(
         report_failures(planned, failures, report)
         pass_gates(planned, changes, failures, report)
         return finish(planned, publish(planned, changes, report), report)
+
+
+def _with_workers(resolved: ResolvedConfig) -> ResolvedConfig:
+    """Count the worker processes, where the config leaves that to the machine and the models."""
+    runner = resolved.config.runner
+    if runner.workers != "auto":
+        return resolved
+    workers = choose_workers(runner, max((field.model.weight_bytes for field in resolved.fields), default=0))
+    counted = runner.model_copy(update={"workers": workers})
+    return replace(resolved, config=resolved.config.model_copy(update={"runner": counted}))
 
 
 def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
+from pipeline.runners.local import choose_workers
 from transforms import files
 from transforms.read.extract.options import ExtractOptions
 from transforms.read.readers import SourceFormat
@@ -51,7 +52,7 @@ def find_source(config: RunConfig) -> Listing:
         PipelineError: a path matches nothing or cannot be read.
     """
     source = config.source
-    workers = max(config.runner.workers, config.runner.parallelism or 1)
+    workers = max(choose_workers(config.runner, 0), config.runner.parallelism or 1)
     if source.connection is not None:
         return connection_splits(source.format, source.connection.name, workers)
     try:

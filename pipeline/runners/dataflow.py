@@ -11,8 +11,8 @@ from transforms import files
 def _options(config: RunnerConfig) -> dict[str, Any]:
     experiments = config.options.get("experiments") or []
     experiments = [experiments] if isinstance(experiments, str) else list(experiments)
-    if config.accelerator:
-        # One SDK process a machine, so that its GPU holds one copy of each model.
+    if config.accelerator and "use_nvidia_mps" not in config.accelerator:
+        # One SDK process a machine, so that its GPU holds one copy of each model; with MPS one a core shares the GPU.
         experiments.append("no_use_multiple_sdk_containers")
     return {
         "project": config.project,

@@ -129,7 +129,9 @@ def embed_counts(result: Any, fields: int) -> dict[str, float]:
 
 def create_runner(config: RunnerConfig) -> Any:
     """Return the runner to give to `beam.Pipeline`; the graphs of a run share it, and so its job server."""
-    return _runner(config.name, config.workers)
+    from pipeline.runners.local import choose_workers
+
+    return _runner(config.name, choose_workers(config, 0))
 
 
 @functools.cache

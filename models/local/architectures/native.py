@@ -104,6 +104,14 @@ def kernels(factors: tuple[int, ...], dtype: str) -> Any | None:
     return next((found for one in variants if (found := _load(one)) is not None), None)
 
 
+def name_of_kernels() -> str | None:
+    """Name the instructions that the fastest kernels here use; None where PyTorch computes instead."""
+    found = kernels((), "float32")
+    if found is None:
+        return None
+    return "AMX" if found.parts else "AVX-512" if found.strip == 12 else "AVX2"
+
+
 @lru_cache(maxsize=4)
 def _load(variant: int) -> Any | None:
     try:

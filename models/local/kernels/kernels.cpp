@@ -57,10 +57,13 @@ struct Vocabulary {
 #include "encoder.inc"
 #pragma GCC pop_options
 
+#if __GNUC__ >= 11  // older compilers know no AMX, and make all the rest
+#define HAS_AMX
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512cd,fma,bmi2,prefer-vector-width=512,amx-tile,amx-bf16,avx512bf16")
 #include "encoder_amx.inc"
 #pragma GCC pop_options
+#endif
 
 // What Python sees of one variant: how matrices are laid out, and what can be done with them.
 struct Kernels {
@@ -74,10 +77,14 @@ struct Kernels {
 };
 
 static const Kernels KERNELS[] = {
+#ifdef HAS_AMX
     {sizeof(Kernels), 1, amx::BLOCK, amx::BLOCK, amx::workspace<1>, amx::forward<1>, amx::largest_workspace<1>,
      amx::largest<1>},
     {sizeof(Kernels), 2, amx::BLOCK, amx::BLOCK, amx::workspace<2>, amx::forward<2>, amx::largest_workspace<2>,
      amx::largest<2>},
+#else
+    {}, {},
+#endif
     {sizeof(Kernels), 0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest_workspace,
      avx512::largest},
     {sizeof(Kernels), 0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest_workspace, avx2::largest},
@@ -85,20 +92,27 @@ static const Kernels KERNELS[] = {
 
 // Whether there is AMX with bfloat16, and the system lets this process use its registers.
 static bool amx_is_there() {
+#if defined(EMULATED_TILES)  // by tests on processors without AMX
+    return true;
+#elif !defined(HAS_AMX)
+    return false;
+#else
     unsigned a, b, c, d;
     const unsigned bfloat16 = 1u << 22, tiles = 1u << 24;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bfloat16) || !(d & tiles)) return false;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return false;  // conversions to bfloat16
     const long request_permission = 0x1023, tile_data = 18;  // of arch_prctl, see Linux's Documentation/arch/x86/xstate
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#endif
 }
 
 // The kernels for a processor with AMX (one part: 0, two: 1), AVX-512 (2) or AVX2 (3); null where this one lacks it.
 extern "C" __attribute__((visibility("default"))) const Kernels *kernels_for_this_cpu(int64_t variant) {
     __builtin_cpu_init();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    const bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2");
+    const bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     if (variant == 0 || variant == 1) return wide && amx_is_there() ? &KERNELS[variant] : nullptr;
     if (variant == 2) return wide ? &KERNELS[2] : nullptr;
     return variant == 3 && narrow ? &KERNELS[3] : nullptr;

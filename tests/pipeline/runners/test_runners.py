@@ -33,6 +33,7 @@ from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError
 from pipeline.run import graph
 from pipeline.runners.execute import check_runner, create_runner, pipeline_options, runner_of
+from pipeline.runners.local import choose_workers
 from pipeline.runners.runner import Runner
 from pipeline.runners.worker_package import build_worker_package
 from pipeline.table.open_runs import RunContext, now
@@ -80,6 +81,35 @@ def test_local_is_beams_own_runner_and_several_workers_are_processes(monkeypatch
     assert command == f"exec env {CORES_VARIABLE}=4 {sys.executable} -m pipeline.runners.local_worker"
     assert pipeline_options(RunnerConfig(workers=3)).view_as(DirectOptions).direct_num_workers == 3
     assert CORES_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("runner", "weights", "gpus", "cores", "expected"),
+    [
+        ({"workers": 3}, 1 << 20, 4, 16, 3),
+        ({}, 1 << 20, 0, 16, 1),
+        ({"device": "cpu"}, 1 << 20, 4, 16, 1),
+        ({}, 1 << 20, 1, 16, 8),
+        ({}, 1 << 20, 1, 64, 8),
+        ({}, 1 << 20, 1, 6, 3),
+        ({}, 1 << 20, 4, 64, 32),
+        ({}, 1 << 20, 4, 4, 4),
+        ({}, 2 << 30, 4, 64, 4),
+        ({"device": "cuda:2"}, 2 << 30, 4, 64, 1),
+    ],
+)
+def test_workers_are_as_many_as_feed_the_gpus(
+    runner: dict, weights: int, gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.runners.local.usable_cores", lambda: cores)
+    monkeypatch.setattr("pipeline.runners.local.gpu_count", lambda: gpus)
+    assert choose_workers(RunnerConfig(**{"workers": "auto", **runner}), weights) == expected
+
+
+def test_processes_of_dataflow_share_a_gpu_where_it_is_shared_by_mps() -> None:
+    hint = f"{DATAFLOW['accelerator']};use_nvidia_mps"
+    options = pipeline_options(RunnerConfig(**{**DATAFLOW, "accelerator": hint}))
+    assert "no_use_multiple_sdk_containers" not in (options.view_as(DebugOptions).experiments or [])
 
 
 def test_worker_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

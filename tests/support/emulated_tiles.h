@@ -1,0 +1,58 @@
+// AMX in plain C++: the instructions that the kernels use, so that their code runs on processors without AMX. Given to
+// the compiler with -include. Numbers are added in another order than AMX adds them, and nothing else differs.
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#define EMULATED_TILES
+
+namespace emulated {
+
+struct alignas(64) Tile {
+    unsigned char rows[16][64];
+};
+
+static thread_local Tile tiles[8];
+
+static inline void load(int tile, const void *base, int64_t stride) {
+    for (int row = 0; row < 16; row++) memcpy(tiles[tile].rows[row], (const char *)base + row * stride, 64);
+}
+
+static inline void store(int tile, void *base, int64_t stride) {
+    for (int row = 0; row < 16; row++) memcpy((char *)base + row * stride, tiles[tile].rows[row], 64);
+}
+
+static inline float upper_half(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+// Pairs of bfloat16: sums[i][j] += left[i][2k] * right[k][2j] + left[i][2k + 1] * right[k][2j + 1], over all k.
+static inline void multiply(int sums, int left, int right) {
+    float into[16][16];
+    uint16_t a[16][32], b[16][32];
+    memcpy(into, &tiles[sums], sizeof into);
+    memcpy(a, &tiles[left], sizeof a);
+    memcpy(b, &tiles[right], sizeof b);
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 16; j++)
+                for (int half = 0; half < 2; half++)
+                    into[i][j] += upper_half(a[i][2 * k + half]) * upper_half(b[k][2 * j + half]);
+    memcpy(&tiles[sums], into, sizeof into);
+}
+
+}  // namespace emulated
+
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_zero
+#undef _tile_dpbf16ps
+#define _tile_loadd(tile, base, stride) emulated::load(tile, base, stride)
+#define _tile_stored(tile, base, stride) emulated::store(tile, base, stride)
+#define _tile_zero(tile) memset(&emulated::tiles[tile], 0, sizeof(emulated::Tile))
+#define _tile_dpbf16ps(sums, left, right) emulated::multiply(sums, left, right)
