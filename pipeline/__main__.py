@@ -14,7 +14,7 @@ from pipeline.commands.app import app
 
 # Each module adds its commands to the application; in this order `--help` lists them.
 MODULES = (
-    *("run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
+    *("init", "run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
     *("table", "endpoints", "export", "load", "imports"),
 )
 STOPPED = (130, 143)

@@ -39,7 +39,9 @@ def search(
     k: Annotated[int, typer.Option("--k", min=1, help="Number of documents.")] = 10,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", help="field=value, field>=value or an Elasticsearch query; all must hold."),
+        typer.Option(
+            "--filter", help="`year>=1970 AND kind=report`, or an Elasticsearch query in JSON; all must hold."
+        ),
     ] = None,
     fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",

@@ -206,12 +206,12 @@ class FailuresConfig(Section):
     """What becomes of documents that fail.
 
     Attributes:
-        path: folder of the failure reports, one JSON-lines file a run.
+        path: folder of the failure reports, one JSON-lines file a run; by default `failures` beside the table.
         max_ratio: the run fails, and commits nothing, when more than this share of the source's documents failed;
             and always when a service failed for every single document that there was to embed.
     """
 
-    path: str
+    path: str = ""
     max_ratio: Ratio = 0.01
 
 
@@ -331,10 +331,19 @@ class RunConfig(Section):
     models: dict[str, Any] = Field(default_factory=dict)
     table: TableConfig
     index: IndexConfig | None = None
-    failures: FailuresConfig
+    failures: FailuresConfig = FailuresConfig()
     gates: GatesConfig = GatesConfig()
     runner: RunnerConfig = RunnerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="after")
+    def _failures_beside_the_table(self) -> "RunConfig":
+        if not self.failures.path:
+            folder = self.table.path.rstrip("/").rpartition("/")[0]
+            path = f"{folder}/failures" if folder else "failures"
+            # The value is the validator's to complete; nobody has seen the frozen config yet.
+            object.__setattr__(self, "failures", self.failures.model_copy(update={"path": path}))
+        return self
 
     @property
     def run_json(self) -> Path | None:

@@ -133,7 +133,7 @@ def search_modes(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]
     """Search in every mode that the field has."""
     field = query.get("field") or None
     k = min(max(int(query.get("k", "10")), 1), 100)
-    filters = parse_filters([text for text in query.get("filter", "").split(" AND ") if text.strip()])
+    filters = parse_filters([query["filter"]] if query.get("filter", "").strip() else [])
     found = {}
     for mode in available_modes(index, field):
         started = time.perf_counter()

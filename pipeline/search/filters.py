@@ -1,7 +1,8 @@
 """Filters on plain fields: which documents a search may find.
 
 A filter is written as in Elasticsearch's query language (``term``, ``terms``, ``range``, ``exists``,
-``bool``), or in short as ``field=value``, ``field!=value``, ``field>=value`` and so on.
+``bool``), or in short as ``field=value``, ``field!=value``, ``field>=value`` and so on, joined by ``AND``. A value with
+spaces around an ``AND`` of its own stands in double quotes.
 """
 
 import json
@@ -18,7 +19,8 @@ from pipeline.errors import PipelineError
 from pipeline.search.open_index import Bools, SearchIndex
 
 Filter = Mapping[str, Any]
-_SHORT = re.compile(r"\s*([\w.@-]+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
+_SHORT = re.compile(r'\s*([\w.@-]+)\s*(!=|>=|<=|=|>|<)\s*("[^"]*"|.*?)\s*', re.DOTALL)
+_AND = re.compile(r'\s+AND\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # with an even number of quotes behind it
 _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _COMPARE = {"gt": pc.greater, "gte": pc.greater_equal, "lt": pc.less, "lte": pc.less_equal}
 _INTEGERS = ("long", "integer", "short", "byte")
@@ -30,8 +32,15 @@ def parse_filters(filters: Sequence[str]) -> Filter | None:
     Raises:
         PipelineError: one of them is not understood.
     """
-    parsed = [_parse(text) for text in filters]
+    parsed = [one for text in filters for one in _parse_all(text)]
     return {"bool": {"filter": parsed}} if parsed else None
+
+
+def _parse_all(text: str) -> list[Filter]:
+    """The clauses of one filter; JSON is one clause, whatever its texts hold."""
+    if text.lstrip().startswith("{"):
+        return [_parse(text)]
+    return [_parse(clause) for clause in _AND.split(text)]
 
 
 def _parse(text: str) -> Filter:
@@ -43,9 +52,10 @@ def _parse(text: str) -> Filter:
     match = _SHORT.fullmatch(text)
     if match is None:
         raise PipelineError(
-            f"--filter {text!r} is not understood; write field=value, field>=value or a query in JSON"
+            f"--filter {text!r} is not understood; write field=value, year>=1970 AND kind=report, or a query in JSON"
         )
     field, operator, value = match.groups()
+    value = value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value
     if operator in _RANGES:
         return {"range": {field: {_RANGES[operator]: value}}}
     term: Filter = {"term": {field: value}}

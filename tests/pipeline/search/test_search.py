@@ -376,3 +376,26 @@ def test_weights_change_a_linear_fusion(index: SearchIndex) -> None:
     assert [hit.id for hit in hits] == [hit.id for hit in search(index, query, mode="bm25", k=3)]
     with pytest.raises(PipelineError, match="no weight for sparse"):
         search(index, query, fusion="linear", weights={"bm25": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("year>=1970 AND kind=report", [{"range": {"year": {"gte": "1970"}}}, {"term": {"kind": "report"}}]),
+        ('kind="this AND that" AND x=1', [{"term": {"kind": "this AND that"}}, {"term": {"x": "1"}}]),
+        ("title=BRAND", [{"term": {"title": "BRAND"}}]),
+        ('{"term": {"a": "x AND y"}}', [{"term": {"a": "x AND y"}}]),
+    ],
+)
+def test_clauses_of_a_filter_are_joined_by_and(text, clauses):
+    from pipeline.search.filters import parse_filters
+
+    assert parse_filters([text]) == {"bool": {"filter": clauses}}
+
+
+@pytest.mark.parametrize("text", ["AND", "a=1 AND ", "a AND b=1", "a"])
+def test_a_filter_that_is_not_understood_says_how_to_write_one(text):
+    from pipeline.search.filters import parse_filters
+
+    with pytest.raises(PipelineError, match="year>=1970 AND kind=report"):
+        parse_filters([text])
