@@ -159,8 +159,8 @@ LINES = b'{"_id": 1}\n{"_id": 2}\n'
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(LINES[:11]) + gzip.compress(LINES[11:]) + b"\0" * 512),
-        ("IN.JSONL.GZ", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES[:11], mtime=0) + gzip.compress(LINES[11:], mtime=0) + b"\0" * 512),
+        ("IN.JSONL.GZ", gzip.compress(LINES, mtime=0)),
         ("a.jsonl.Zst", zstandard.compress(LINES[:11]) + zstandard.compress(LINES[11:])),
     ],
 )
