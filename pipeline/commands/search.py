@@ -112,6 +112,8 @@ def _best_chunk(index: "SearchIndex", query: str, hit: "Hit", options: "SearchOp
     for start, end in highlighted(unit, hit.chunk.text, query):
         shown.stylize("bold yellow", start, end)
     shown.truncate(SHOWN_CHARACTERS, overflow="ellipsis")
+    if hit.chunk.page is not None:
+        shown.append(f"\npage {hit.chunk.page}", style="dim")
     for name, matches in hit.explanation.items():
         if matches:  # a dense ranking has no tokens
             tokens = (f"{match.token} {match.score:.3g}" for match in matches[:SHOWN_TOKENS])

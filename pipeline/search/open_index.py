@@ -4,7 +4,7 @@ What is opened stays as it is: an update in another process writes other files, 
 live on until this process lets go of them. Open the index again to see the new state.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,18 @@ class FoundChunk:
         start_offset: first UTF-16 code unit in that field's value.
         end_offset: UTF-16 code unit after the last one.
         text: the text.
+        page: the page that it begins on, from 1; None for a document without pages.
     """
 
     field: str
     start_offset: int
     end_offset: int
     text: str
+    page: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The chunk as a hit shows it."""
+        return {name: value for name, value in asdict(self).items() if name != "page" or value is not None}
 
 
 class OpenUnit:
@@ -184,7 +190,7 @@ class SearchIndex:
         start = values["text_start"]
         text = self._texts[start : start + values["text_bytes"]].tobytes().decode("utf-8", "replace")
         source = unit.state.sources[values["source"]]
-        return FoundChunk(source, values["start_offset"], values["end_offset"], text)
+        return FoundChunk(source, values["start_offset"], values["end_offset"], text, values["page"])
 
 
 def opened(index: SearchIndex | str) -> SearchIndex:

@@ -72,7 +72,7 @@ class Hit:
 
     def to_json(self) -> dict[str, Any]:
         """The hit as the command prints it."""
-        shown: dict[str, Any] = {"_id": self.id, "score": self.score, "chunk": asdict(self.chunk)}
+        shown: dict[str, Any] = {"_id": self.id, "score": self.score, "chunk": self.chunk.to_json()}
         shown["highlight"] = self.highlight
         if self.parts:
             shown["parts"] = self.parts

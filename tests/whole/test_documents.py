@@ -113,7 +113,7 @@ def test_bad_files_are_failures_with_their_reasons(documents):
     assert documents.summary["extraction"]["skipped"] == {"image": 1}
     reasons = next((documents.folder / "failures").iterdir()).read_text()
     assert "the file is empty" in reasons
-    assert "damaged from here on: File is not a zip file" in reasons
+    assert "the document cannot be read" in reasons
     assert str(root / "cut.pdf") in reasons
 
 
@@ -155,3 +155,22 @@ def test_a_glob_takes_what_it_names(documents):
     documents.config["source"]["path"] = str(root / "**" / "*.pdf")
     assert documents.run() == 0
     assert counts(documents) == {"added": 2}
+
+
+def test_hits_say_on_which_page_they_are(documents, capsys):
+    from pipeline.search.open_index import SearchIndex
+    from pipeline.search.search import search
+
+    assert documents.run() == 0
+    with_pages = known_document(sorted(WRITERS).index("pdf"))
+    last = with_pages.headings()[-1]
+    index = SearchIndex(documents.config["index"]["path"])
+    hit = next(
+        hit for hit in search(index, last, mode="bm25", k=5) if hit.id.rpartition("/")[2].startswith("pdf")
+    )
+    assert hit.chunk.page == 3
+    assert hit.to_json()["chunk"]["page"] == 3
+    assert documents.run(last, "--mode", "bm25", command="search") == 0
+    assert "page 3" in capsys.readouterr().out
+    plain = search(index, known_document(sorted(WRITERS).index("txt")).title, mode="bm25", k=1)[0]
+    assert "page" not in plain.to_json()["chunk"]

@@ -69,7 +69,7 @@ def chunk_rows(
 ) -> tuple[pa.RecordBatch, list[str]]:
     """The rows of `CHUNKS` for a batch, and the chunks' texts."""
     source_numbers = {name: number for number, name in enumerate(unit.sources)}
-    begins, sizes, pieces = [], [], []
+    begins, sizes, pieces, pages = [], [], [], []
     for row, name, start, end in zip(
         spans.rows.tolist(), spans.sources, spans.starts.tolist(), spans.ends.tolist(), strict=True
     ):
@@ -79,7 +79,10 @@ def chunk_rows(
         piece = data[first:last]
         begins.append(begin + first)
         sizes.append(len(piece))
-        pieces.append(piece.decode("utf-8", "replace"))
+        text = piece.decode("utf-8", "replace")
+        pieces.append(text)
+        # A separator before the first letter may still lie on the page before.
+        pages.append(texts.page(row, name, start + len(text) - len(text.lstrip())))
     columns = [
         pa.array((spans.rows + document).astype(np.int32)),
         pa.array([source_numbers[name] for name in spans.sources], pa.int16()),
@@ -87,5 +90,6 @@ def chunk_rows(
         pa.array(spans.ends.astype(np.int32)),
         pa.array(begins, pa.int64()),
         pa.array(sizes, pa.int32()),
+        pa.array(pages, pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=CHUNKS), pieces

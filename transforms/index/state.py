@@ -24,7 +24,7 @@ import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_BITS = 20
 """A document has fewer than 2^20 chunks in a unit (512 per value, by Elasticsearch's limit)."""
 
@@ -39,6 +39,7 @@ CHUNKS = pa.schema(
         ("end_offset", pa.int32()),
         ("text_start", pa.int64()),
         ("text_bytes", pa.int32()),
+        ("page", pa.int32()),
     ]
 )
 

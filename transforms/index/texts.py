@@ -10,6 +10,9 @@ import pyarrow as pa
 from transforms.field_values import joined_values
 from transforms.index.state import IndexState, Ints
 
+PAGED_FIELD = "text"
+"""The field that ``page_offsets`` are offsets into."""
+
 
 @dataclass
 class Texts:
@@ -18,9 +21,18 @@ class Texts:
     Attributes:
         values: (row, source field) -> where it begins in texts.bin, the text in UTF-8, and the byte offset of each
             UTF-16 code unit, where these differ.
+        pages: row -> where each page begins in the field `text`, for documents that say so.
     """
 
     values: dict[tuple[int, str], tuple[int, bytes, Ints | None]] = field(default_factory=dict)
+    pages: dict[int, Ints] = field(default_factory=dict)
+
+    def page(self, row: int, name: str, start: int) -> int | None:
+        """The page, from 1, that a chunk begins on; None where that is not known."""
+        if name != PAGED_FIELD or row not in self.pages:
+            return None
+        # Of pages that begin at the same place, all but the last are empty.
+        return max(1, int(np.searchsorted(self.pages[row], start, "right")))
 
 
 def write_texts(batch: pa.RecordBatch, state: IndexState, texts: IO[bytes]) -> Texts:
@@ -29,6 +41,9 @@ def write_texts(batch: pa.RecordBatch, state: IndexState, texts: IO[bytes]) -> T
     names = {name: None for unit in state.units for name in unit.sources}
     for row, raw in enumerate(batch.column("_source").to_pylist()):
         source = orjson.loads(raw)
+        offsets = source.get("page_offsets")
+        if isinstance(offsets, list) and offsets and all(type(one) is int for one in offsets):
+            written.pages[row] = np.array(offsets, np.int64)
         for name in names:
             text = joined_values(source, name)
             if text:

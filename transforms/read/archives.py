@@ -26,6 +26,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from transforms import files
+from transforms.read.extract.content_types import DAMAGE
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.zst")
 """Files that are looked into for members of a source format."""
@@ -50,17 +51,7 @@ MAX_MEMBERS = 1_000_000
 MAX_DEPTH = 3
 """Archives inside archives inside archives, and no deeper."""
 
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
+_DAMAGE = (*DAMAGE, tarfile.TarError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +252,7 @@ def _checked(name: str, start: Callable[[], Any], limit: int) -> Member:
     try:
         with start() as member:
             content = member.read(limit + 1)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError) as error:
         return Member(name, None, f"the member is damaged: {error}")
     return _too_large(name, limit) if len(content) > limit else Member(name, content)
 

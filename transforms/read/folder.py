@@ -15,7 +15,7 @@ from typing import IO, Any
 from models.text import Utf16Text
 from transforms import files
 from transforms.read.archives import COMPRESSED, MAX_DEPTH, MEMBER_MARK, members
-from transforms.read.extract.content_types import HEAD, TYPES, ContentType, content_type
+from transforms.read.extract.content_types import HEAD, TYPES, ContentType, content_type, is_called_document
 from transforms.read.extract.library import library_version
 from transforms.read.extract.pool import Extracted, ExtractionError, Extractor
 from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id, title
@@ -81,6 +81,8 @@ class _File:
                 yield self._failure(f"archives lie more than {MAX_DEPTH} deep in each other", path)
             else:
                 yield from self._of_archive(io.BytesIO(content), len(content), type_, name, path, depth + 1)
+        elif type_.name == "binary" and is_called_document(name):
+            yield self._failure("the file's content is not what its name says; it may be damaged", path)
         elif type_.treatment == "skip" or (type_.name == "image" and self.source.extract.ocr is None):
             yield Skipped(type_.name, Location(path, 0))
         else:

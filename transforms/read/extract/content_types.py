@@ -4,9 +4,12 @@ Nothing is parsed here beyond what tells types apart: the first bytes, and the m
 """
 
 import io
+import lzma
 import os
 import re
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +114,37 @@ _OPEN_DOCUMENTS = (("text", "odt"), ("presentation", "odp"), ("spreadsheet", "od
 
 _PACKAGES = (("word/", "docx"), ("ppt/", "pptx"), ("xl/workbook.bin", "xlsb"), ("xl/", "xlsx"))
 
+_DAMAGED_PACKAGES = {f".{name}": name for name in ("docx", "pptx", "xlsx", "odt", "odp", "ods", "epub")}
+"""What a zip file is meant to be whose content does not tell any more; extraction will say what is wrong."""
+
+_DOCUMENT_ENDINGS = {
+    *_DAMAGED_PACKAGES,
+    ".pdf",
+    ".doc",
+    ".ppt",
+    ".xls",
+    ".rtf",
+    ".msg",
+    ".ipynb",
+    ".txt",
+    ".text",
+}
+
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
+"""What reading a damaged zip file raises."""
+
 _OLE_STREAMS = (
     ("EncryptedPackage", "encrypted office document"),
     ("WordDocument", "doc"),
@@ -131,6 +165,15 @@ HEAD = 8192
 """Bytes that are enough to tell every type but those of containers."""
 
 
+def is_called_document(name: str) -> bool:
+    """Whether a file's name says that it is of a type that is extracted."""
+    ending = os.path.splitext(name.lower())[1]
+    return (
+        ending in _DOCUMENT_ENDINGS
+        or TYPES.get(_ENDINGS.get(ending, ""), TYPES["binary"]).treatment == "extract"
+    )
+
+
 def content_type(content: bytes, name: str) -> ContentType:
     """Tell what a file is.
 
@@ -146,12 +189,13 @@ def _type_name(content: bytes, name: str) -> str:
     if b"%PDF-" in head[:1024]:
         return "pdf"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zip_type(content)
+        found = _zip_type(content)
+        return _DAMAGED_PACKAGES.get(os.path.splitext(name.lower())[1], found) if found == "zip" else found
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return _ole_type(content)
-    for magic, found in _MAGIC:
+    for magic, meant in _MAGIC:
         if head.startswith(magic):
-            return found
+            return meant
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image"
     if head[257:262] == b"ustar":
@@ -181,7 +225,7 @@ def _zip_type(content: bytes) -> str:
                 )
             if "META-INF/container.xml" in names:
                 return "epub"
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+    except DAMAGE:
         pass
     return "zip"
 

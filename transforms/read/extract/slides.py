@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from transforms.read.extract.content_types import DAMAGE
+
 
 def slides(content: bytes) -> list[str]:
     """The slides of an ODP file as Markdown, in order.
@@ -19,7 +21,7 @@ def slides(content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as container:
             root = fromstring(container.read("content.xml"))  # noqa: S314 - in a process that can open no file
-    except (zipfile.BadZipFile, KeyError, ParseError, OSError, RuntimeError) as error:
+    except (ParseError, *DAMAGE) as error:
         raise ValueError(str(error)) from None
     pages = (element for element in root.iter() if _name(element) == "page")
     return [

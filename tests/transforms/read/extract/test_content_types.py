@@ -82,7 +82,8 @@ def tar() -> bytes:
     [
         (zipped(("a.txt", "a")), "x.zip", "zip"),
         (zipped(("[Content_Types].xml", ""), ("visio/document.xml", "")), "x.vsdx", "binary"),
-        (b"PK\x03\x04 cut off", "x.docx", "zip"),
+        (b"PK\x03\x04 cut off", "x.docx", "docx"),
+        (b"PK\x03\x04 cut off", "x.zip", "zip"),
         (tar(), "x", "tar"),
         (gzip.compress(b"a", mtime=0), "x", "gzip"),
         (b"BZh91AY", "x", "bzip2"),
