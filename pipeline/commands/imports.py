@@ -43,6 +43,8 @@ def import_mapping(
     imported = take(read_answer(url, f"/{index}/_mapping", api_key))
     print(yaml.safe_dump({"mappings": imported.mappings}, sort_keys=False, allow_unicode=True), end="")
     _tell("left out", imported.left_out)
+    if not imported.embeds:
+        print("note: nothing is embedded yet; add a semantic_text field, and copy_to it", file=sys.stderr)
 
 
 @imports.command(

@@ -25,6 +25,16 @@ class ImportedMapping:
     mappings: dict[str, Any]
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether there is a semantic_text field; a run config needs one."""
+        return "semantic_text" in _types(self.mappings["properties"])
+
+
+def _types(properties: Mapping[str, Any]) -> set[str]:
+    inner = (_types(one["properties"]) for one in properties.values() if "properties" in one)
+    return {str(one.get("type")) for one in properties.values()}.union(*inner)
+
 
 def read_answer(source: str, path: str, api_key: str | None = None) -> Any:
     """Read a JSON file, or what a cluster answers.
@@ -52,7 +62,7 @@ def import_mapping(answer: Any) -> ImportedMapping:
     """Take a mapping, as `GET INDEX/_mapping` answers or as it stands in a request.
 
     Raises:
-        PipelineError: there is none, or nothing of it can be embedded.
+        PipelineError: there is none, or it contradicts itself.
     """
     found = _mapping_of(answer)
     imported = ImportedMapping({})
@@ -61,6 +71,8 @@ def import_mapping(answer: Any) -> ImportedMapping:
     properties = _properties(found["properties"], "", imported.left_out)
     _drop_dangling(properties, properties, imported.left_out)
     imported.mappings = {"properties": properties}
+    if not imported.embeds:
+        return imported
     try:
         Mappings.model_validate(imported.mappings)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from support.paths import ROOT
 
 import pipeline
 from pipeline.api import evaluate, load_table, open_index
+from pipeline.errors import PipelineError
 from pipeline.search.search import search
 from transforms.index.update import update_index
 
@@ -91,6 +92,14 @@ def test_changes_between_versions(table: IndexTable) -> None:
     assert back == {"d3": "update", "new": "delete", "d1": "insert", "d2": "insert"}
     DeltaTable(table.path).optimize.compact()
     assert len(load_table(table.path).changes(2)) == 0, "rows only moved"
+
+
+def test_changes_since_a_version_that_is_vacuumed_are_a_clear_error(table: IndexTable) -> None:
+    (part,) = Path(table.path).glob("part-*.parquet")
+    table.put({"_id": "d3", "text": "Another text."})
+    part.unlink()
+    with pytest.raises(PipelineError, match="was it vacuumed"):
+        load_table(table.path).changes(1)
 
 
 def test_an_open_index_searches(table: IndexTable, tmp_path: Path) -> None:
