@@ -17,7 +17,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     words = list(known)
     inside = [one for one in words if len(word) > 2 and word.lower() in one.lower()]
-    close = inside if 0 < len(inside) <= 3 else get_close_matches(word, words, 1)
+    close = get_close_matches(word, words, 1, cutoff=0.85)  # a slip of the finger
+    close = close or (inside if 0 < len(inside) <= 3 else get_close_matches(word, words, 1))
     return f"; did you mean {' or '.join(f'[{one}]' for one in close)}?" if close else ""
 
 
@@ -37,10 +38,16 @@ class ConfigError(PipelineError):
     exit_code = 2
 
     def __init__(self, where: str, problems: list[str]) -> None:
-        self.problems = problems
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        plural = "problem" if len(problems) == 1 else "problems"
-        super().__init__(f"{where}: {len(problems)} {plural}{lines}")
+        self.problems = sorted(problems, key=_line_of)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        several = f"{where}: {len(problems)} problems{lines}"
+        super().__init__(f"{where}: {problems[0]}" if len(problems) == 1 else several)
+
+
+def _line_of(problem: str) -> int:
+    """The line of a file that a problem names; those that name none come last, as they stand."""
+    number = problem.removeprefix("line ").partition(":")[0]
+    return int(number) if problem.startswith("line ") and number.isdigit() else 1 << 30
 
 
 class GateFailed(PipelineError):

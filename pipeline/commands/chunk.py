@@ -48,7 +48,8 @@ def chunk(
     try:
         if file is None:
             count_tokens = model.count_tokens if model else None
-            chunk_lines(sys.stdin.buffer, sys.stdout.buffer, chosen, count_tokens)
+            if refused := chunk_lines(sys.stdin.buffer, sys.stdout.buffer, chosen, count_tokens):
+                raise PipelineError(f"{refused:,} of the lines were refused; their answers say why")
         else:
             _show(_read_text(file), chosen, model)
     except BrokenPipeError:

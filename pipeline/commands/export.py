@@ -10,7 +10,7 @@ from pipeline.commands.output import counting, print_json, print_table
 
 export = typer.Typer(
     help="Write the table as files that other systems load.",
-    epilog="Example: python -m pipeline export chunks run_configs/quickstart.yaml out/chunks",
+    epilog="Example: semantic-ingest export chunks run_configs/quickstart.yaml out/chunks",
     no_args_is_help=True,
 )
 app.add_typer(export, name="export")
@@ -40,7 +40,7 @@ ClusterVersion = Annotated[
 
 @export.command(
     "elasticsearch",
-    epilog="Example: python -m pipeline export elasticsearch run_configs/quickstart.yaml out/bulk --profile nested",
+    epilog="Example: semantic-ingest export elasticsearch run_configs/quickstart.yaml out/bulk --profile nested",
 )
 def export_elasticsearch(
     config: Config,
@@ -109,7 +109,7 @@ def export_elasticsearch(
 
 @export.command(
     "chunks",
-    epilog="Example: python -m pipeline export chunks run_configs/quickstart.yaml out/dense.parquet --field text_dense",
+    epilog="Example: semantic-ingest export chunks run_configs/quickstart.yaml out/dense.parquet --field text_dense",
 )
 def export_chunks(
     config: Config,

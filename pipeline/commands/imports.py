@@ -14,7 +14,7 @@ from pipeline.config.defaults import DEFAULT_ENDPOINTS
 
 imports = typer.Typer(
     help="Take over mappings and inference endpoints of a cluster.",
-    epilog="Example: python -m pipeline import mapping http://127.0.0.1:9200/docs > mappings.yaml",
+    epilog="Example: semantic-ingest import mapping http://127.0.0.1:9200/docs > mappings.yaml",
     no_args_is_help=True,
 )
 app.add_typer(imports, name="import")
@@ -25,7 +25,7 @@ ApiKey = Annotated[
 
 
 @imports.command(
-    "mapping", epilog="Example: python -m pipeline import mapping http://127.0.0.1:9200/docs > mappings.yaml"
+    "mapping", epilog="Example: semantic-ingest import mapping http://127.0.0.1:9200/docs > mappings.yaml"
 )
 def import_mapping(
     source: Annotated[
@@ -49,7 +49,7 @@ def import_mapping(
 
 @imports.command(
     "endpoints",
-    epilog="Example: python -m pipeline import endpoints http://127.0.0.1:9200 --path run_configs/endpoints",
+    epilog="Example: semantic-ingest import endpoints http://127.0.0.1:9200 --path run_configs/endpoints",
 )
 def import_endpoints(
     source: Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 load = typer.Typer(
     help="Load the table into other systems; each of them remembers what it shows.",
-    epilog="Example: python -m pipeline load elasticsearch run_configs/quickstart.yaml http://127.0.0.1:9200"
+    epilog="Example: semantic-ingest load elasticsearch run_configs/quickstart.yaml http://127.0.0.1:9200"
     " --index docs-1 --alias docs --profile nested",
     no_args_is_help=True,
 )
@@ -30,7 +30,7 @@ ApiKey = Annotated[
 
 @load.command(
     "elasticsearch",
-    epilog="Example: python -m pipeline load elasticsearch run_configs/quickstart.yaml http://127.0.0.1:9200"
+    epilog="Example: semantic-ingest load elasticsearch run_configs/quickstart.yaml http://127.0.0.1:9200"
     " --index docs-1 --alias docs --profile nested",
 )
 def load_elasticsearch(
@@ -107,7 +107,7 @@ Columns = Annotated[list[str] | None, typer.Option("--column", help="Plain colum
 
 @load.command(
     "opensearch",
-    epilog="Example: python -m pipeline load opensearch run_configs/quickstart.yaml http://127.0.0.1:9200 --index docs",
+    epilog="Example: semantic-ingest load opensearch run_configs/quickstart.yaml http://127.0.0.1:9200 --index docs",
 )
 def load_opensearch(
     config: Config,
@@ -127,7 +127,7 @@ def load_opensearch(
 
 @load.command(
     "qdrant",
-    epilog="Example: python -m pipeline load qdrant run_configs/quickstart.yaml out/qdrant --collection docs",
+    epilog="Example: semantic-ingest load qdrant run_configs/quickstart.yaml out/qdrant --collection docs",
 )
 def load_qdrant(
     config: Config,
@@ -150,7 +150,7 @@ def load_qdrant(
 
 @load.command(
     "lancedb",
-    epilog="Example: python -m pipeline load lancedb run_configs/quickstart.yaml out/lance --table docs"
+    epilog="Example: semantic-ingest load lancedb run_configs/quickstart.yaml out/lance --table docs"
     " --field text_dense",
 )
 def load_lancedb(
@@ -171,7 +171,7 @@ def load_lancedb(
 
 @load.command(
     "pgvector",
-    epilog="Example: python -m pipeline load pgvector run_configs/quickstart.yaml env:DATABASE_URL --table docs",
+    epilog="Example: semantic-ingest load pgvector run_configs/quickstart.yaml env:DATABASE_URL --table docs",
 )
 def load_pgvector(
     config: Config,

@@ -52,7 +52,18 @@ def print_table(
         table.add_row(*map(_cell, row))
     # Piped into a file or a pager a line is never folded.
     console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=200)
+    with wide.capture() as captured:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts by name as a person reads them: ``12 read: BadDocumentError, 3 embed: InferenceError``."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _cell(value: Any) -> Any:

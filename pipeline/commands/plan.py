@@ -42,8 +42,11 @@ def _print_forecast(result: dict[str, Any]) -> None:
     fields = result["fields"].values()
     rows = [["endpoint", *(field["inference_id"] for field in fields)]]
     for count in ("chunks", "reused", "merged", "tokens", "truncated"):
-        rows.append([count, *(field[count] for field in fields)])
+        if count == "chunks" or any(field[count] for field in fields):
+            rows.append([count, *(field[count] for field in fields)])
     for unit in ("words_per_chunk", "tokens_per_chunk"):
+        if not any(field["chunks"] for field in fields):
+            continue
         lengths = (" / ".join(map(str, field[unit].values())) for field in fields)
         rows.append([f"{unit.replace('_', ' ')}: median / 95 % / most", *lengths])
     print_table(["", *result["fields"]], rows)

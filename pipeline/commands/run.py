@@ -6,9 +6,10 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import extraction_rows, print_json, print_table, skipped_files
+from pipeline.commands.output import counted, extraction_rows, print_json, print_table, skipped_files
 
 if TYPE_CHECKING:
+    from pipeline.config.run_config import RunConfig
     from pipeline.report.summary import RunSummary
 
 
@@ -49,7 +50,7 @@ def run(
     if output == "json":
         print_json(summary.to_json(details=False))
     else:
-        print_table((), _summary_rows(summary).items())
+        print_table((), {**_summary_rows(summary), **_records(loaded)}.items())
 
 
 def _summary_rows(summary: "RunSummary") -> dict[str, str]:
@@ -71,15 +72,25 @@ def _summary_rows(summary: "RunSummary") -> dict[str, str]:
     for asked, used in summary.substitutions.items():
         rows[asked] = f"substituted by {used}"
     if summary.retries:
-        rows["retries"] = f"{summary.retries:,} requests were tried again {summary.retries_by_endpoint}"
+        rows["retries"] = (
+            f"{summary.retries:,} requests were tried again: {counted(summary.retries_by_endpoint)}"
+        )
     for gate in summary.gates:
         verdict = "; ".join(gate.problems) or "passed"
         rows[f"gate {gate.measure}"] = f"{gate.value:.4f}, {verdict}"
     if summary.failures_path:
-        rows["failures"] = f"{summary.failures_path} {summary.failures_by_reason}"
+        rows["failures"] = f"{counted(summary.failures_by_reason)}; each in {summary.failures_path}"
+    if documents.get("taken_over"):
+        rows["taken over"] = f"{documents['taken_over']:,} documents were finished by a run that was stopped"
     if documents.get("held_back"):
         rows["held back"] = f"{documents['held_back']:,} deletions wait until the whole source can be read"
     return rows
+
+
+def _records(config: "RunConfig") -> dict[str, str]:
+    """The files that tell more of the run."""
+    path = config.run_json
+    return {} if path is None else {"report": f"{path.with_name('report.html')}, {path}"}
 
 
 def _version(number: int | None) -> str:

@@ -15,7 +15,7 @@ def chunk_lines(
     out: IO[bytes],
     settings: ChunkingSettings = DEFAULT,
     count_tokens: CountTokens | None = None,
-) -> None:
+) -> int:
     """Answer each JSON line with one JSON line, in order; blank lines are passed over.
 
     Args:
@@ -24,24 +24,34 @@ def chunk_lines(
         settings: what holds where a line has no `chunking_settings`; a null there means what it means to
             Elasticsearch (word 250/100), as does ``{}`` (sentence 250/1).
         count_tokens: counts tokens, for settings whose size unit they are.
+
+    Returns:
+        How many lines were refused.
     """
+    refused = 0
     for number, line in enumerate(lines, 1):
         if line.strip():
-            out.write(_answer(line, number, settings, count_tokens))
+            answer, is_chunked = _answer(line, number, settings, count_tokens)
+            refused += not is_chunked
+            out.write(answer)
             out.flush()
+    return refused
 
 
-def _answer(line: bytes, number: int, settings: ChunkingSettings, count_tokens: CountTokens | None) -> bytes:
-    """Chunk one line; whatever is wrong with it becomes its answer."""
+def _answer(
+    line: bytes, number: int, settings: ChunkingSettings, count_tokens: CountTokens | None
+) -> tuple[bytes, bool]:
+    """Chunk one line, and say whether that went well; whatever is wrong with it becomes its answer."""
     document_id: Any = None
     try:
         document = _parse_line(line, number)
         document_id = document.get("id")
         chunks = chunk_text(_text(document), _settings(document, settings), count_tokens)
     except Exception as error:
-        return _json_line({"id": document_id, "error": str(error) or type(error).__name__})
+        return _json_line({"id": document_id, "error": str(error) or type(error).__name__}), False
     keys = TextChunk._fields
-    return _json_line({"id": document_id, "chunks": [dict(zip(keys, each, strict=True)) for each in chunks]})
+    found = [dict(zip(keys, each, strict=True)) for each in chunks]
+    return _json_line({"id": document_id, "chunks": found}), True
 
 
 def _parse_line(line: bytes, number: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_help_lists_commands_as_they_are_needed(capsys: pytest.CaptureFixture[st
     listed = [
         line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line
     ]
-    assert listed[:4] == ["run", "plan", "check", "chunk"]
+    assert listed[:5] == ["init", "schema", "run", "plan", "check"]
     assert listed[-4:] == ["endpoints", "export", "load", "import"]
 
 
