@@ -1,6 +1,7 @@
 """Text as Elasticsearch counts it: in UTF-16 code units, the characters of a Java string."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,8 @@ def java_string(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal) and value != int(value):
+        value = float(value)
     if isinstance(value, float):
         return _java_double(value)
     if isinstance(value, Mapping):

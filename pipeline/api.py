@@ -185,15 +185,14 @@ class LoadedTable:
 
 def _texts(sources: Sequence[str], column: "ChunkColumn") -> list[str]:
     """The text of each chunk, the slice of its source field that its offsets, in UTF-16 units, name."""
-    import orjson
-
+    from transforms import exact_json
     from transforms.field_values import joined_values
 
     texts: dict[tuple[int, str], Utf16Text] = {}
     result = []
     for parent, (name, start, end) in zip(column.rows.tolist(), column.places(), strict=True):
         if (parent, name) not in texts:
-            texts[parent, name] = Utf16Text(joined_values(orjson.loads(sources[parent]), name))
+            texts[parent, name] = Utf16Text(joined_values(exact_json.loads(sources[parent]), name))
         result.append(texts[parent, name].slice(start, end))
     return result
 

@@ -1,12 +1,16 @@
 """The command `check`: everything that is wrong with a run config, before it runs."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Overrides
+from pipeline.commands.output import print_table, skipped_files
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config.run_config import RunConfig
 
 
 @app.command(epilog="Example: semantic-ingest check run_configs/quickstart.yaml --print")
@@ -32,6 +36,20 @@ def check(
     if print_config:
         print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     else:
+        _print_notes(loaded)
         print(f"{config}: ready to run")
         if engine := describe_engine(loaded):
             print(f"Local models compute on {engine}")
+
+
+def _print_notes(config: "RunConfig") -> None:
+    """What each field becomes, and which files are not read."""
+    from pipeline.config.field_notes import field_notes
+    from pipeline.run.source import find_source
+
+    notes = field_notes(config.mappings, config.endpoints.default)
+    rows = [(note.name, note.type, note.becomes, ", ".join(note.without_effect)) for note in notes]
+    print_table(("field", "type", "becomes", "without effect"), rows)
+    skipped = find_source(config).skipped
+    if skipped:
+        print(f"files: {skipped_files(skipped)}")

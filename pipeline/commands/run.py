@@ -67,6 +67,8 @@ def _summary_rows(summary: "RunSummary") -> dict[str, str]:
         "table": _version(summary.table_version),
         "index": _version(summary.index_version),
     }
+    if summary.made_lists:
+        rows["columns"] = f"{', '.join(summary.made_lists)}: now lists, since a document has several values"
     if summary.skipped_files:
         rows["files"] = skipped_files(summary.skipped_files)
     for asked, used in summary.substitutions.items():

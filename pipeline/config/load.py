@@ -1,5 +1,6 @@
 """From a YAML file and its overrides to a run config, or to every problem in it with its line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,9 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(path, [f"is not valid YAML: {error}"]) from None
+    twice = list(_keys_given_twice(tree))
+    if twice:
+        raise ConfigError(path, twice)
     if not isinstance(values, dict):
         raise ConfigError(path, ["must be a mapping with the keys source, mappings, table and failures"])
     for override in overrides or []:
@@ -43,6 +47,21 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     except ValidationError as error:
         overridden = tuple(override.partition("=")[0] for override in overrides or [])
         raise ConfigError(path, [_problem(tree, detail, overridden) for detail in error.errors()]) from None
+
+
+def _keys_given_twice(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:
+    """A problem for each key that stands twice in its section; YAML's parser would silently take the last one."""
+    if isinstance(node, yaml.SequenceNode):
+        for member in node.value:
+            yield from _keys_given_twice(member, prefix)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if key.value in lines:
+                yield f"line {line}: {name}: is given twice, first in line {lines[key.value]}; remove one of them"
+            lines.setdefault(key.value, line)
+            yield from _keys_given_twice(value, f"{name}.")
 
 
 def _override(values: dict[str, Any], override: str) -> None:

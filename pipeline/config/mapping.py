@@ -1,73 +1,95 @@
-"""The mapping, as in an Elasticsearch index: plain fields, ``semantic_text`` fields and ``copy_to``."""
+"""The mapping, as Elasticsearch gives it: plain fields, ``semantic_text`` fields, multi-fields and ``copy_to``."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.chunking_settings import parse_chunking_settings
 from models.errors import InferenceError
+from pipeline.config.mapping_parameters import PARAMETERS, TOP_PARAMETERS
+from pipeline.errors import did_you_mean
+from transforms.dates import DEFAULT_FORMATS, date_pattern
 from transforms.index.tantivy_schema import text_analyzer
+from transforms.plain_values import COLUMN_TYPES, TEXT_TYPES, PlainField
 
-PLAIN_TYPES = {
-    "text": "string",
-    "keyword": "string",
-    "date": "string",
-    "boolean": "bool",
-    "long": "int64",
-    "integer": "int32",
-    "short": "int16",
-    "byte": "int8",
-    "double": "float64",
-    "float": "float32",
-}
-"""Elasticsearch field type -> Arrow type of its column. Dates stay as they are written, like in ``_source``."""
+SOURCE_ONLY = (
+    *(
+        "aggregate_metric_double",
+        "alias",
+        "annotated_text",
+        "binary",
+        "completion",
+        "dense_vector",
+        "flattened",
+    ),
+    *(
+        "geo_point",
+        "geo_shape",
+        "histogram",
+        "join",
+        "murmur3",
+        "nested",
+        "percolator",
+        "point",
+        "rank_feature",
+    ),
+    *("rank_features", "rank_vectors", "shape", "sparse_vector", "token_count"),
+    *("date_range", "double_range", "float_range", "integer_range", "ip_range", "long_range"),
+)
+"""Field types without a column: their values are kept in ``_source``."""
 
-WITHOUT_MEANING = {
-    *("boost", "coerce", "doc_values", "dynamic", "eager_global_ordinals"),
-    *("enabled", "fielddata", "fields", "format", "ignore_above"),
-    *("ignore_malformed", "index", "index_options", "index_phrases", "index_prefixes"),
-    *("locale", "meta", "model_settings", "normalizer", "norms"),
-    *("null_value", "position_increment_gap", "search_analyzer", "search_quote_analyzer", "similarity"),
-    *("store", "term_vector"),
-}
-"""Parameters of Elasticsearch's field types that an existing mapping may hold and that change nothing here."""
+RESERVED = ("_id", "_source", "content_hash", "fingerprint", "run_id", "ingested_at")
 
-RESERVED = {"_id", "_source", "content_hash", "fingerprint", "run_id", "ingested_at"}
+
+ANALYZED = ("text", "search_as_you_type", "token_count", "annotated_text", "completion")
+"""Field types with an analyzer."""
 
 
 class Property(BaseModel):
-    """One field of the mapping.
+    """One field of the mapping, with all its parameters as they stand.
 
     Attributes:
         type: Elasticsearch's field type; a property with `properties` is an `object`.
-        copy_to: semantic_text fields that embed this field's value too.
+        copy_to: fields that get this field's values too.
         analyzer: how BM25 splits a text field into terms: `standard`, or a language, which stems as well.
         properties: the fields of an object.
-        inference_id: endpoint that embeds the field when documents are ingested (semantic_text).
+        fields: the same values once more, as other types.
+        inference_id: endpoint that embeds the field when documents are ingested (semantic_text); None is the default.
         search_inference_id: endpoint that embeds queries; the same where none is named.
         chunking_settings: overrides those of the endpoint.
+        index_options: how Elasticsearch indexes the embeddings; kept with the table for exports.
+        format: formats of a date, `||` between them.
+        coerce: whether a number may be written as text or with digits behind the point.
+        ignore_malformed: whether a value that does not fit is left out, instead of failing its document.
+        enabled: whether the fields of an object have a meaning at all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     type: str = "object"
     copy_to: tuple[str, ...] = ()
     analyzer: str | None = None
     properties: dict[str, "Property"] = Field(default_factory=dict)
+    fields: dict[str, "Property"] = Field(default_factory=dict)
     inference_id: str | None = None
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
+    index_options: Any = None
+    format: str | None = None
+    coerce: bool = True
+    ignore_malformed: bool = False
+    enabled: bool = True
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out(cls, values: Any) -> Any:
-        """Take mappings as they stand in Elasticsearch: leave out what has no meaning here."""
-        if not isinstance(values, dict):
-            return values
-        if values.get("type") == "semantic_text" and values.get("fields"):
-            raise ValueError("a field of type [semantic_text] does not support multi-fields")
-        return {name: value for name, value in values.items() if name not in WITHOUT_MEANING}
+    def _known_parameters(cls, values: Any) -> Any:
+        known = {*PARAMETERS, *cls.model_fields}
+        for name in values if isinstance(values, dict) else ():
+            if name not in known:
+                raise ValueError(f"unknown parameter [{name}]{did_you_mean(str(name), known)}")
+        return values
 
     @field_validator("copy_to", mode="before")
     @classmethod
@@ -77,11 +99,11 @@ class Property(BaseModel):
     @field_validator("type")
     @classmethod
     def _known_type(cls, value: str) -> str:
-        if value == "nested":
-            raise ValueError("[nested] objects are not supported; use [object]")
-        known = [*PLAIN_TYPES, "object", "semantic_text"]
+        known = [*COLUMN_TYPES, *SOURCE_ONLY, "object", "passthrough", "semantic_text"]
         if value not in known:
-            raise ValueError(f"No handler for type [{value}]; known types: {', '.join(known)}")
+            raise ValueError(
+                f"No handler for type [{value}]{did_you_mean(value, known)}; known types: {', '.join(sorted(known))}"
+            )
         return value
 
     @field_validator("inference_id", "search_inference_id")
@@ -96,8 +118,7 @@ class Property(BaseModel):
     @field_validator("analyzer")
     @classmethod
     def _known_analyzer(cls, value: str | None) -> str | None:
-        if value is not None:
-            text_analyzer(value)
+        # An analyzer of the cluster's own cannot be had here; `check` says which one takes its place.
         return value
 
     @field_validator("chunking_settings")
@@ -109,76 +130,188 @@ class Property(BaseModel):
             raise ValueError(error.reason) from None
         return value
 
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        for one in (value or "").split("||"):
+            if one not in ("", "epoch_millis", "epoch_second"):
+                date_pattern(one)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "Property":
-        semantic = self.type == "semantic_text"
-        if semantic and self.inference_id is None:
-            raise ValueError(
-                "a semantic_text field needs [inference_id]; `semantic-ingest endpoints list` shows them"
-            )
-        if not semantic and (self.inference_id or self.search_inference_id or self.chunking_settings):
+        if self.type != "semantic_text" and (
+            self.inference_id or self.search_inference_id or self.chunking_settings
+        ):
             raise ValueError(
                 f"[inference_id] and [chunking_settings] belong to type [semantic_text], not [{self.type}]"
             )
-        if semantic and self.copy_to:
-            raise ValueError(
-                "a semantic_text field cannot copy its value on ([copy_to]); put copy_to on the text field"
-            )
-        if self.analyzer and self.type != "text":
+        if self.analyzer and self.type not in (
+            "text",
+            "search_as_you_type",
+            "token_count",
+            "annotated_text",
+            "completion",
+        ):
             raise ValueError(f"[analyzer] belongs to type [text], not [{self.type}]")
-        if self.properties and self.type != "object":
+        if self.properties and self.type not in ("object", "nested", "passthrough"):
             raise ValueError(f"only an object has [properties], not [{self.type}]")
+        for name, field in self.fields.items():
+            if field.fields or field.properties or field.copy_to or field.type in ("object", "nested"):
+                raise ValueError(
+                    f"the multi-field [{name}] cannot have fields, properties or copy_to of its own"
+                )
         return self
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the field holds other fields."""
+        return self.type in ("object", "passthrough")
+
+    def plain(self, name: str, sources: tuple[str, ...]) -> PlainField:
+        """The field as one that has a column or a filter."""
+        formats = tuple(self.format.split("||")) if self.format else DEFAULT_FORMATS
+        return PlainField(name, self.type, formats, self.coerce, self.ignore_malformed, sources)
 
 
 class Mappings(BaseModel):
-    """The ``mappings`` of an index."""
+    """The ``mappings`` of an index, alone or inside what ``GET index/_mapping`` returns."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     properties: dict[str, Property]
 
     @model_validator(mode="before")
     @classmethod
-    def _not_nested(cls, values: Any) -> Any:
-        """Refuse semantic_text inside nested objects with Elasticsearch's words."""
+    def _unwrapped(cls, values: Any) -> Any:
+        """Take off what a cluster puts around a mapping, and refuse what is in it twice."""
+        while isinstance(values, dict) and "properties" not in values and len(values) == 1:
+            ((name, inner),) = values.items()
+            if not isinstance(inner, dict) or (name != "mappings" and "mappings" not in inner):
+                break
+            values = inner["mappings"] if name != "mappings" and "mappings" in inner else inner
+        if isinstance(values, dict):
+            known = {*TOP_PARAMETERS, "properties"}
+            for name in values:
+                if name not in known:
+                    raise ValueError(f"unknown key [{name}]{did_you_mean(str(name), known)}")
         for name in _nested_semantic("", values, inside=False):
             raise ValueError(f"semantic_text field [{name}] cannot be nested")
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "Mappings":
-        fields = dict(self.walk())
-        for name in self.properties:
-            if name in RESERVED:
+        names = [name for name, _ in _every_field("", self.properties)]
+        seen: dict[str, str] = {}
+        for name in names:
+            # Columns of Delta Lake differ in more than the case of letters.
+            other = seen.setdefault(name.lower(), name)
+            if other is not name:
+                what = (
+                    f"[{other}] and [{name}]"
+                    if other != name
+                    else f"[{name}] (once with dots and once as an object)"
+                )
+                raise ValueError(f"{what} would be the same column; rename or remove one of them")
+            if name.lower() in RESERVED:
                 raise ValueError(
                     f"[{name}] is a column of every table and cannot be mapped; rename the field"
                 )
+        fields = dict(self.walk())
+        for name in fields:
+            parents = name.split(".")
+            for count in range(1, len(parents)):
+                if (parent := ".".join(parents[:count])) in fields:
+                    raise ValueError(
+                        f"[{name}] lies inside [{parent}], which is mapped as a value, not as an object"
+                    )
         for name, field in fields.items():
             for target in field.copy_to:
-                if target not in fields or fields[target].type != "semantic_text":
+                if target not in fields:
                     raise ValueError(
-                        f"[{name}] has copy_to [{target}], which is not a semantic_text field of the mapping"
+                        f"[{name}] has copy_to [{target}], which is not a field of the mapping"
+                        f"{did_you_mean(target, fields)}"
                     )
         if not self.semantic():
             raise ValueError("has no semantic_text field: there is nothing to embed")
         return self
 
     def walk(self) -> Iterator[tuple[str, Property]]:
-        """Yield every field that is not an object: full dotted name and property."""
+        """Yield every field that is not an object and no multi-field: full dotted name and property."""
         yield from _walk("", self.properties)
+
+    def with_multi_fields(self) -> Iterator[tuple[str, Property, str]]:
+        """Yield every field that is not an object: full dotted name, property, and the field that holds its values."""
+        for name, field in self.walk():
+            yield name, field, name
+            yield from ((f"{name}.{inner}", multi, name) for inner, multi in field.fields.items())
 
     def semantic(self) -> dict[str, Property]:
         """The semantic_text fields by full name."""
-        return {name: field for name, field in self.walk() if field.type == "semantic_text"}
+        return {name: field for name, field, _ in self.with_multi_fields() if field.type == "semantic_text"}
 
-    def plain(self) -> dict[str, str]:
-        """Full names of the plain fields -> Arrow type of their column."""
-        return {name: PLAIN_TYPES[field.type] for name, field in self.walk() if field.type in PLAIN_TYPES}
+    def objects(self) -> tuple[str, ...]:
+        """Full names of the objects whose fields have a meaning."""
+        return tuple(
+            name for name, field in _every_field("", self.properties) if field.is_object and field.enabled
+        )
+
+    def columns(self) -> tuple[PlainField, ...]:
+        """The plain fields that have a column."""
+        return tuple(field.plain(name, (name,)) for name, field in self.walk() if field.type in COLUMN_TYPES)
+
+    def filters(self) -> tuple[PlainField, ...]:
+        """The fields that filters can use: columns that are no text, multi-fields, targets of ``copy_to``."""
+        return tuple(
+            field.plain(name, self._sources(parent))
+            for name, field, parent in self.with_multi_fields()
+            if field.type in COLUMN_TYPES and field.type not in TEXT_TYPES
+        )
+
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """Full names of the fields that BM25 searches -> the fields whose values they have."""
+        return {
+            name: self._sources(parent)
+            for name, field, parent in self.with_multi_fields()
+            if field.type in TEXT_TYPES
+        }
+
+    def analyzers(self) -> dict[str, str]:
+        """Full names of the text fields with an analyzer that is known here -> the analyzer."""
+        return {
+            name: field.analyzer
+            for name, field, _ in self.with_multi_fields()
+            if field.type in TEXT_TYPES and field.analyzer is not None and is_known_analyzer(field.analyzer)
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The mapping as the table keeps it: as it stands, and what it comes to for filters and BM25."""
+        analyzers = self.analyzers()
+        return {
+            "mappings": self.model_dump(exclude_defaults=True),
+            "filters": {field.name: asdict(field) for field in self.filters()},
+            "texts": {
+                name: {"sources": list(sources), "analyzer": analyzers.get(name)}
+                for name, sources in self.texts().items()
+            },
+        }
 
     def sources(self, semantic_field: str) -> tuple[str, ...]:
-        """Full names of the fields whose values a semantic field embeds: itself first, then copy_to sources."""
-        return (semantic_field, *(name for name, field in self.walk() if semantic_field in field.copy_to))
+        """Full names of the fields whose values a semantic field embeds: its own first, then copy_to sources."""
+        parent = next(parent for name, _, parent in self.with_multi_fields() if name == semantic_field)
+        return self._sources(parent)
+
+    def _sources(self, field: str) -> tuple[str, ...]:
+        return (field, *(name for name, other in self.walk() if field in other.copy_to))
+
+
+def is_known_analyzer(name: str) -> bool:
+    """Whether the local index has an analyzer of that name."""
+    try:
+        text_analyzer(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _nested_semantic(prefix: str, values: Any, *, inside: bool) -> Iterator[str]:
@@ -195,8 +328,16 @@ def _nested_semantic(prefix: str, values: Any, *, inside: bool) -> Iterator[str]
 
 def _walk(prefix: str, properties: dict[str, Property]) -> Iterator[tuple[str, Property]]:
     for name, field in properties.items():
-        full_name = f"{prefix}{name}"
-        if field.type == "object":
-            yield from _walk(f"{full_name}.", field.properties)
-        else:
-            yield full_name, field
+        if not field.is_object:
+            yield f"{prefix}{name}", field
+        elif field.enabled:
+            yield from _walk(f"{prefix}{name}.", field.properties)
+
+
+def _every_field(prefix: str, properties: dict[str, Property]) -> Iterator[tuple[str, Property]]:
+    """Every field of the mapping: objects, their fields and multi-fields."""
+    for name, field in properties.items():
+        yield f"{prefix}{name}", field
+        if field.is_object and field.enabled:
+            yield from _every_field(f"{prefix}{name}.", field.properties)
+        yield from ((f"{prefix}{name}.{inner}", multi) for inner, multi in field.fields.items())

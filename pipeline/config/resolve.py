@@ -1,7 +1,8 @@
 """Resolve a run config: which endpoint and model embed which field, what a row holds, and what its fingerprint is."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
@@ -12,6 +13,7 @@ from models.model import Model
 from models.open_model import open_model
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from transforms.read.columns import DocumentShape
 from transforms.records import SemanticField
 from transforms.table.fingerprint import make_fingerprint
 from transforms.table.schema import TABLE_FORMAT, SemanticColumn, TableLayout
@@ -57,6 +59,24 @@ class ResolvedConfig:
         return {field.name: field.embedding_fingerprint for field in self.fields}
 
     @property
+    def shape(self) -> DocumentShape:
+        """The mapping as far as it concerns single documents."""
+        mappings = self.config.mappings
+        columns = mappings.columns()
+        names = {field.name for field in columns}
+        return DocumentShape(
+            columns,
+            tuple(field for field in mappings.filters() if field.name not in names),
+            mappings.objects(),
+            {field.name: field.field.sources for field in self.fields},
+            self.layout.lists,
+        )
+
+    def with_lists(self, lists: Collection[str]) -> "ResolvedConfig":
+        """The same config, with columns that hold lists of values."""
+        return replace(self, layout=replace(self.layout, lists=frozenset(lists)))
+
+    @property
     def substitutions(self) -> dict[str, str]:
         """Model that an endpoint asks for -> the model that stands in for it here."""
         described = (field.model.describe() for field in self.fields)
@@ -90,8 +110,7 @@ def resolve(config: RunConfig) -> ResolvedConfig:
 
 def _resolve_field(config: RunConfig, registry: Registry, name: str) -> ResolvedField:
     mapped = config.mappings.semantic()[name]
-    assert mapped.inference_id is not None
-    endpoint = _endpoint(registry, mapped.inference_id)
+    endpoint = _endpoint(registry, mapped.inference_id or config.endpoints.default)
     search_inference_id = mapped.search_inference_id or endpoint.inference_id
     _endpoint(registry, search_inference_id)
     model = open_model(endpoint, config.models)
@@ -119,13 +138,14 @@ def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
 
 
 def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
-    plain = config.mappings.plain()
-    analyzers = {name: field.analyzer for name, field in config.mappings.walk() if field.analyzer}
+    plain = {field.name: field.arrow_type for field in config.mappings.columns()}
+    # Whether a column holds lists is no part of the fingerprint: rows get their lists by being copied.
+    row = [TABLE_FORMAT, [asdict(field) for field in config.mappings.columns()], config.mappings.analyzers()]
     parts = {field.name: (field.embedding_fingerprint, _depends_on(field)) for field in fields}
     return TableLayout(
         plain=plain,
         semantic=tuple(field.column for field in fields),
-        fingerprint=make_fingerprint(parts, row=[TABLE_FORMAT, plain, analyzers]),
+        fingerprint=make_fingerprint(parts, row=[*row, sorted(config.table.lists)]),
         description=json.dumps(_describe(config, fields), sort_keys=True),
     )
 
@@ -140,7 +160,7 @@ def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:
     """The table's description of itself: mapping, endpoints and models. Holds references to secrets, no secrets."""
     return {
         "format": TABLE_FORMAT,
-        "mappings": config.mappings.model_dump(exclude_defaults=True),
+        **config.mappings.describe(),
         "models": config.models,
         "endpoints_path": config.endpoints.path,
         "fields": {

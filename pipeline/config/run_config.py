@@ -170,9 +170,11 @@ class EndpointsConfig(Section):
 
     Attributes:
         path: folder of endpoint definitions, one JSON file each.
+        default: endpoint of a `semantic_text` field that names none; the default is that of Elasticsearch since 9.4.
     """
 
     path: str = DEFAULT_ENDPOINTS
+    default: str = ".jina-embeddings-v5-text-small"
 
 
 class TableConfig(Section):
@@ -182,6 +184,8 @@ class TableConfig(Section):
         path: folder or object-store URL of the Delta Lake table.
         part_rows: largest number of documents in one part file.
         part_bytes: a part file is closed when its rows take about this much memory.
+        lists: names of plain fields whose column holds lists from the beginning; others do so as soon as a document
+            has several values.
         part_seconds: a part file is written before its first document is this old; a run that is stopped or killed
             loses no more.
     """
@@ -189,6 +193,7 @@ class TableConfig(Section):
     path: str
     part_rows: PositiveInt = 2_000
     part_bytes: PositiveInt = 64 * 1024 * 1024
+    lists: list[str] = Field(default_factory=list)
     part_seconds: PositiveFloat = 30.0
 
 

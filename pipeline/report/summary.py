@@ -96,6 +96,7 @@ class RunSummary:
         run_id: its id; None when it ended before it had one.
         started: when it began, ISO 8601 in UTC; None as above.
         documents: number of documents by what became of them.
+        made_lists: columns of the table that hold lists from this run on, since a document has several values.
         skipped_files: files of the source's folders that its format does not read, by ending.
         chunks: chunks in the part files that it wrote.
         embedded: chunks that a model embedded.
@@ -128,6 +129,7 @@ class RunSummary:
     run_id: str | None = None
     started: str | None = None
     documents: Mapping[str, int] = field(default_factory=dict)
+    made_lists: Sequence[str] = ()
     skipped_files: Mapping[str, int] = field(default_factory=dict)
     chunks: int = 0
     embedded: int = 0

@@ -1,12 +1,13 @@
 """Everything that can be known before a run: config, mapping, endpoints, weights, source, and writable places."""
 
-import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from models.local.device import describe_device
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.run.look import look_at_source
 from pipeline.run.source import find_source, source_format
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
@@ -17,15 +18,20 @@ from transforms.read.formats import FORMATS
 def find_problems(config: RunConfig) -> list[str]:
     """Name everything that would stop a run, each with its place in the config."""
     problems: list[str] = []
+    resolved = None
     try:
-        resolve(config)
+        resolved = resolve(config)
     except ConfigError as error:
         problems += error.problems
+    except PipelineError as error:
+        problems.append(str(error))
     for place, check in (("source", _check_source), ("table", _check_table), ("runner", _check_runner)):
         try:
             check(config)
         except (PipelineError, OSError, ValueError, SystemExit) as error:
             problems.append(f"{place}: {error}")
+    if resolved is not None and not any(problem.startswith("source") for problem in problems):
+        problems += look_at_source(resolved)
     places = {"table.path": config.table.path, "failures.path": config.failures.path}
     if config.index is not None:
         places["index.path"] = config.index.path
@@ -63,8 +69,15 @@ def _check_runner(config: RunConfig) -> None:
 
 
 def _not_writable(path: str) -> list[str]:
-    """Say why a local path cannot be written; the nearest folder that exists decides."""
+    """Say why a place cannot be written, by writing there; locally the nearest folder that exists decides."""
     if not files.is_local(path):
+        probe = files.join(path, ".write-probe")
+        try:
+            with files.create(probe) as handle:
+                handle.write(b"")
+            files.delete([probe])
+        except Exception as error:  # whatever the client of the store raises
+            return [f"[{path}] cannot be written: {error}"]
         return []
     place = Path(path).absolute()
     if place.exists() and not place.is_dir():
@@ -73,8 +86,11 @@ def _not_writable(path: str) -> list[str]:
         place = place.parent
     if not place.is_dir():
         return [f"[{path}] cannot be made: [{place}] is a file"]
-    return (
-        []
-        if os.access(place, os.W_OK | os.X_OK)
-        else [f"[{path}] cannot be written: no permission for [{place}]"]
-    )
+    try:
+        with TemporaryFile(dir=place) as handle:
+            handle.write(b"probe")
+    except PermissionError:
+        return [f"[{path}] cannot be written: no permission for [{place}]"]
+    except OSError as error:
+        return [f"[{path}] cannot be written: {error.strerror} at [{place}]"]
+    return []

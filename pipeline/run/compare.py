@@ -3,7 +3,7 @@
 All of it is arithmetic on Arrow and numpy columns of ids, hashes and row numbers; no text is held.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,9 @@ class Scan:
         paths: large string array; null where the file is that of the split.
         types: documents by type of their files, for formats that know types.
         skipped: files that are no document, by type.
+        several: plain columns in which some document has several values.
+        filled: semantic fields that some document fills.
+        fields: names of fields that the first documents have.
         stands_for: string array, what each failure stands for, null for documents.
     """
 
@@ -45,6 +48,9 @@ class Scan:
     stands_for: pa.Array
     types: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    several: Collection[str] = ()
+    filled: Collection[str] = ()
+    fields: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

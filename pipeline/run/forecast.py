@@ -13,7 +13,7 @@ from pipeline.report.run_report import RunReport
 from pipeline.report.summary import ExtractionSummary
 from pipeline.run import graph
 from pipeline.run.extraction import extraction_summary
-from pipeline.run.guards import check_source
+from pipeline.run.guards import check_fields, check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.source import source_format
 from pipeline.runners.execute import execute
@@ -43,6 +43,7 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
     resolved = resolve(config)
     planned = plan_run(resolved, RunReport(resolved, quiet=True))
     check_source(planned)
+    check_fields(planned)
     try:
         splits = write_work(planned)
         if splits:
@@ -153,7 +154,7 @@ def _first_documents(planned: PlannedRun, splits: Sequence[Split]) -> Any:
     for split in splits:
         with files.open_read(work_path(planned.run.folder, split.index)) as handle:
             work = pq.read_table(handle)
-        for found in read_work(split, source, work, {}, extraction):
+        for found in read_work(split, source, work, planned.resolved.shape, extraction):
             if isinstance(found, Document):
                 yield found
 

@@ -33,7 +33,9 @@ def scan_graph(
     pipeline: beam.Pipeline, resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]
 ) -> None:
     """Scan every split of the source; each leaves one file of ids, hashes and lines in the run's folder."""
-    scan = ScanDocuments(source_format(resolved.config), resolved.config.source.deleted, run.folder)
+    scan = ScanDocuments(
+        source_format(resolved.config), resolved.config.source.deleted, run.folder, resolved.shape
+    )
     _ = pipeline | "Splits" >> beam.Create(splits) | scan
 
 
@@ -46,7 +48,7 @@ def chunked_documents(
         The chunked documents in batches, and the failures of each step.
     """
     # Splits, not documents, are spread over the workers.
-    read = ReadWork(source_format(resolved.config), resolved.layout.plain, run.folder)
+    read = ReadWork(source_format(resolved.config), resolved.shape, run.folder)
     documents = pipeline | "Splits" >> beam.Create(splits) | read
 
     # Every field is cut by its own settings; the text stays with the document.
@@ -135,7 +137,11 @@ def rewrite_graph(
 ) -> None:
     """Copy the rows that stay of part files that lose others."""
     rewrite = RewriteParts(
-        resolved.layout, resolved.embedding_fingerprints, resolved.config.table.path, run.run_id
+        resolved.layout,
+        resolved.embedding_fingerprints,
+        resolved.config.table.path,
+        run.run_id,
+        resolved.shape,
     )
     parts = pipeline | "Parts" >> beam.Create(rewrites) | rewrite
     _ = parts | "ListParts" >> WriteRecords(rewritten_path(run))

@@ -1,10 +1,14 @@
 """What stops a run before it changes anything: an empty source, mass deletion, mixed models, too many failures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
+from pipeline.config.resolve import ResolvedField
 from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.report.run_report import RunReport
 from pipeline.report.summary import reasons_of
@@ -12,7 +16,12 @@ from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun, unreadable_failures
 from transforms import files
 from transforms.handover.records import write_failures
+from transforms.read.columns import DocumentShape
+from transforms.read.formats import FORMATS
+from transforms.read.readers import BadDocumentError
 from transforms.records import Failure
+from transforms.table.parts import open_part
+from transforms.table.schema import changed_columns
 
 FIRST_REASONS = 3
 """Failures that a message shows; the report has them all."""
@@ -35,7 +44,7 @@ def refuse(planned: PlannedRun, report: RunReport | None, message: str) -> NoRet
     raise PipelineError(f"{message}{first_reasons(failures, path)}")
 
 
-def first_reasons(failures: Sequence[Failure], path: str | None) -> str:
+def first_reasons(failures: Sequence[Failure], path: str | None = None) -> str:
     """The first failures, each with its file and line, as the end of a message; empty where nothing failed."""
     if not failures:
         return ""
@@ -93,6 +102,85 @@ def check_source(planned: PlannedRun, report: RunReport | None = None) -> None:
         f"source.path {source.paths} has no documents ({len(plan.unreadable):,} lines or files could not be read). An "
         "empty source is an error, not a deletion; nothing was changed.",
     )
+
+
+def check_fields(planned: PlannedRun, report: RunReport | None = None) -> None:
+    """Refuse a semantic field that no document fills, neither of the source nor of the table.
+
+    Raises:
+        PipelineError: there is one; most often a name in the mapping is not that of the documents.
+    """
+    resolved, scan = planned.resolved, planned.scan
+    if not planned.plan.documents or FORMATS[resolved.config.source.format].is_folder:
+        return
+    stays = len(planned.state) and resolved.config.source.sync == "incremental"
+    for field in resolved.fields:
+        if field.name in scan.filled or (stays and _is_filled(planned, field.name)):
+            continue
+        refuse(planned, report, f"{unfilled(field, scan.fields)} Nothing was changed.")
+
+
+def unfilled(field: ResolvedField, known: Iterable[str]) -> str:
+    """The sentence about a semantic field that no document fills."""
+    sources = ", ".join(f"[{name}]" for name in field.field.sources)
+    fields = ", ".join(f"[{name}]" for name in known) or "no fields"
+    return (
+        f"no document fills the semantic_text field [{field.name}], which embeds {sources}; set the names in the "
+        f"mapping right. The documents have {fields}."
+    )
+
+
+def _is_filled(planned: PlannedRun, name: str) -> bool:
+    """Whether some row of the table has chunks in a field."""
+    for part in planned.state.parts:
+        file = open_part(planned.resolved.config.table.path, part)
+        if name not in file.schema_arrow.names:
+            continue
+        column = file.read(columns=[f"{name}.inference_id"]).column(name)
+        if column.null_count < len(column):
+            return True
+    return False
+
+
+def check_columns(planned: PlannedRun, report: RunReport) -> None:
+    """Refuse a type that values of rows which stay do not fit; they would be lost.
+
+    Raises:
+        PipelineError: with the rows.
+    """
+    plan, state = planned.plan, planned.state
+    if planned.base is None or plan.is_empty:
+        return
+    shape = planned.resolved.shape
+    old, new = pa.schema(planned.base.schema().to_arrow()), planned.resolved.layout.schema()
+    changed = [name for name in changed_columns(old, new) if name in planned.resolved.layout.plain]
+    if not changed:
+        return
+    stays = np.ones(len(state), bool)
+    leaving = np.concatenate([plan.deleted, plan.previous, plan.taken_over_previous])
+    stays[leaving[leaving >= 0]] = False
+    wrong = list(islice(_misfits(planned, shape.only(changed), stays), FIRST_REASONS))
+    if wrong:
+        refuse(
+            planned,
+            report,
+            f"the mapping gives [{', '.join(changed)}] another type, and rows that stay hold values that do not "
+            f"fit it: {'; '.join(wrong)}. Nothing was changed. Mend these documents, or run once with "
+            "source.sync=full over the whole source.",
+        )
+
+
+def _misfits(planned: PlannedRun, shape: DocumentShape, stays: npt.NDArray[np.bool_]) -> Iterator[str]:
+    for number, part in enumerate(planned.state.parts):
+        rows = planned.state.row[stays & (planned.state.part == number)]
+        if not len(rows):
+            continue
+        table = open_part(planned.resolved.config.table.path, part).read(columns=["_id", "_source"])
+        for row in table.take(pa.array(rows)).to_pylist():
+            try:
+                shape.columns_of([row["_source"]])
+            except BadDocumentError as error:
+                yield f"[{row['_id']}]: {error}"
 
 
 def check_deletions(planned: PlannedRun, report: RunReport, *, allow_mass_delete: bool) -> None:

@@ -9,7 +9,14 @@ from pipeline.report.run_report import RunReport
 from pipeline.report.summary import RunSummary, work_of
 from pipeline.run.changes import Changes, collect_changes
 from pipeline.run.extraction import extraction_summary
-from pipeline.run.guards import check_deletions, check_models, check_source, report_failures
+from pipeline.run.guards import (
+    check_columns,
+    check_deletions,
+    check_fields,
+    check_models,
+    check_source,
+    report_failures,
+)
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.publish import publish, update_index
 from pipeline.runners.execute import check_runner, embed_counts, execute
@@ -46,6 +53,8 @@ def run_pipeline(
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report)
         check_source(planned, report)
+        check_fields(planned, report)
+        check_columns(planned, report)
         check_deletions(planned, report, allow_mass_delete=allow_mass_delete)
         check_models(planned, report)
         if planned.plan.is_empty:

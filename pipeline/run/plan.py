@@ -87,6 +87,7 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     with report.stage("scan"):
         _scan(resolved, run, source.splits)
         splits, scan = read_scans(source.splits, folder)
+    resolved = resolved.with_lists(_list_columns(resolved, base, scan))
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
         state = read_state(config.table.path, active)
@@ -99,6 +100,7 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
             full_sync=config.source.sync == "full",
             deletions=read_deletions(config),
         )
+    report.add(made_lists=_made_lists(resolved, base))
     report.add(documents=plan.counts(), skipped_files=dict(source.skipped.most_common()))
     return PlannedRun(resolved, run, base, state, finished_rows, others, splits, source.skipped, scan, plan)
 
@@ -108,11 +110,31 @@ def _scan(resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]) ->
     config = resolved.config
     if config.runner.name == "local" and sum(split.size for split in splits) < SMALL_SOURCE:
         for split in splits:
-            write_scan(split, source_format(config), config.source.deleted, run.folder)
+            write_scan(split, source_format(config), config.source.deleted, run.folder, resolved.shape)
         return
     from pipeline.run import graph
 
     execute(config, lambda pipeline: graph.scan_graph(pipeline, resolved, run, splits))
+
+
+def _list_columns(resolved: ResolvedConfig, base: DeltaTable | None, scan: Scan) -> set[str]:
+    """The plain columns that hold lists.
+
+    A column holds one value a row until the first document with several is seen, or the config says so; from then on
+    it holds lists for ever, so that its type changes once at most.
+    """
+    config, plain = resolved.config, set(resolved.layout.plain)
+    lists = {*config.table.lists, *scan.several, *FORMATS[config.source.format].lists}
+    if base is not None:
+        schema = pa.schema(base.schema().to_arrow())
+        lists |= {field.name for field in schema if pa.types.is_list(field.type)}
+    return lists & plain
+
+
+def _made_lists(resolved: ResolvedConfig, base: DeltaTable | None) -> list[str]:
+    """Columns that held one value a row in the table, and will hold lists."""
+    old = {} if base is None else {field.name: field.type for field in pa.schema(base.schema().to_arrow())}
+    return sorted(name for name in resolved.layout.lists if name in old and not pa.types.is_list(old[name]))
 
 
 def _finished_parts(table_path: str, others: Sequence[OpenRun], active: Sequence[str]) -> list[str]:

@@ -82,6 +82,7 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
     """Put the scans of all splits together, in source order, and number the lines of each file through."""
     numbered, tables = [], []
     types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
+    look: dict[str, dict[str, None]] = {"several": {}, "filled": {}, "fields": {}}
     first_line: dict[str, int] = {}
     first_piece = 0
     for split in splits:
@@ -89,6 +90,8 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
             table = pq.read_table(handle)
         for name, counts in types.items():
             counts.update(json.loads(table.schema.metadata[name.encode()]))
+        for name, found in json.loads(table.schema.metadata[b"look"]).items():
+            look[name].update(dict.fromkeys(found))
         numbered.append(_numbered(split, first_line, json.loads(table.schema.metadata[b"lines"])))
         pieces = table.column("piece").to_numpy()
         begins = np.array([piece.first_line for piece in numbered[-1].pieces], np.int64)
@@ -111,6 +114,9 @@ def read_scans(splits: Sequence[Split], folder: str) -> tuple[list[Split], Scan]
         paths=column["path"],
         types=dict(types["types"].most_common()),
         skipped=dict(types["skipped"].most_common()),
+        several=tuple(look["several"]),
+        filled=tuple(look["filled"]),
+        fields=tuple(look["fields"]),
         stands_for=column["stands_for"].cast(pa.string()),
     )
     return numbered, scan

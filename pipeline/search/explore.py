@@ -14,7 +14,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import orjson
 
 from pipeline.errors import PipelineError
 from pipeline.logs import log
@@ -22,6 +21,7 @@ from pipeline.search.filters import parse_filters
 from pipeline.search.open_index import OpenUnit, SearchIndex
 from pipeline.search.retrievers import available_modes
 from pipeline.search.search import Hit, search
+from transforms import exact_json
 from transforms.field_values import joined_values
 from transforms.index.state import STATE
 from transforms.table.parts import open_part
@@ -96,7 +96,7 @@ def create_app(path: str, hosts: Sequence[str] = LOOPBACK) -> Any:
                 status, body = 200, function(current.get(), request.query_params)
             except (PipelineError, KeyError, ValueError, OSError) as error:
                 status, body = 400, {"error": str(error)}
-            return Response(orjson.dumps(body), status, media_type="application/json")
+            return Response(exact_json.dumps(body), status, media_type="application/json")
 
         return respond
 
@@ -115,7 +115,7 @@ def info(index: SearchIndex, _: Mapping[str, str]) -> dict[str, Any]:
         "documents": index.state.documents,
         "chunks": index.state.chunks,
         "fields": [_describe(index, name) for name in index.text_fields()],
-        "filters": index.state.plain,
+        "filters": {name: field["type"] for name, field in index.state.plain.items()},
     }
 
 
@@ -165,7 +165,7 @@ def document(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     if number is None:
         raise KeyError(f"no document [{wanted}]")
     row = _row(index, number)
-    source = orjson.loads(row["_source"])
+    source = exact_json.loads(row["_source"])
     fields = {}
     for name in index.fields:
         chunks = (row.get(name) or {"chunks": []})["chunks"]

@@ -1,29 +1,26 @@
-"""Filters on plain fields: which documents a search may find.
+"""Filters: which documents a search may find.
 
-A filter is written as in Elasticsearch's query language (``term``, ``terms``, ``range``, ``exists``,
-``bool``), or in short as ``field=value``, ``field!=value``, ``field>=value`` and so on, joined by ``AND``. A value with
-spaces around an ``AND`` of its own stands in double quotes.
+A filter is written as in Elasticsearch's query language (``term``, ``terms``, ``range``, ``exists``, ``ids``,
+``match_all``, ``bool``), or in short as ``field=value``, ``field!=value``, ``field>=value`` and so on, joined by
+``AND``. A value with spaces around an ``AND`` of its own stands in double quotes. A field may have several values; a
+filter matches a document when any of them does.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
+from pipeline.search.filter_columns import FilterColumn, open_column
 from pipeline.search.open_index import Bools, SearchIndex
 
 Filter = Mapping[str, Any]
 _SHORT = re.compile(r'\s*([\w.@-]+)\s*(!=|>=|<=|=|>|<)\s*("[^"]*"|.*?)\s*', re.DOTALL)
 _AND = re.compile(r'\s+AND\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # with an even number of quotes behind it
 _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
-_COMPARE = {"gt": pc.greater, "gte": pc.greater_equal, "lt": pc.less, "lte": pc.less_equal}
-_INTEGERS = ("long", "integer", "short", "byte")
 
 
 def parse_filters(filters: Sequence[str]) -> Filter | None:
@@ -66,37 +63,30 @@ def matching(index: SearchIndex, query: Filter) -> Bools:
     """Which documents match a filter, by number.
 
     Raises:
-        PipelineError: the filter is not understood, or names a field that is no plain field.
+        PipelineError: the filter is not understood, or names a field that no filter can use.
     """
-    if len(query) != 1:
-        raise PipelineError(f"a filter has one kind, this one has {len(query)}: {json.dumps(query)[:200]}")
+    if not isinstance(query, Mapping) or len(query) != 1:
+        raise PipelineError(f"a filter is an object with one kind of query in it, not {_shown(query)}")
     ((kind, body),) = query.items()
-    if kind == "bool":
-        return _bool(index, body)
-    if kind == "exists":
-        return _mask(pc.is_valid(_column(index, body["field"])[0]))
-    if kind not in ("term", "terms", "range") or not isinstance(body, Mapping) or len(body) != 1:
-        raise PipelineError(
-            f"filter [{kind}] is not understood; there are term, terms, range, exists and bool"
-        )
-    ((field, wanted),) = body.items()
-    column, type_ = _column(index, field)
-    if kind == "range":
-        return _range(column, type_, field, wanted)
-    if isinstance(wanted, Mapping):
-        wanted = wanted.get("value")
-    values = [_value(value, type_, field) for value in (wanted if kind == "terms" else [wanted])]
-    return _mask(pc.is_in(column, value_set=pa.array(values, column.type)))
+    known = _KINDS.get(kind)
+    if known is None:
+        raise PipelineError(f"filter [{kind}] is not understood; there are {', '.join(_KINDS)}")
+    if not isinstance(body, Mapping):
+        raise PipelineError(f"[{kind}] takes an object, not {_shown(body)}")
+    return known(index, {name: value for name, value in body.items() if name not in ("boost", "_name")})
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str)[:200]
 
 
 def _bool(index: SearchIndex, body: Filter) -> Bools:
     def masks(name: str) -> list[Bools]:
         clauses = body.get(name, [])
-        return [
-            matching(index, clause) for clause in ([clauses] if isinstance(clauses, Mapping) else clauses)
-        ]
+        listed = clauses if isinstance(clauses, list | tuple) else [clauses]
+        return [matching(index, clause) for clause in listed]
 
-    unknown = set(body) - {"must", "filter", "should", "must_not"}
+    unknown = set(body) - {"must", "filter", "should", "must_not", "minimum_should_match"}
     if unknown:
         raise PipelineError(f"bool has no [{sorted(unknown)[0]}]; it has must, filter, should and must_not")
     result = np.ones(len(index.alive), np.bool_)
@@ -107,76 +97,89 @@ def _bool(index: SearchIndex, body: Filter) -> Bools:
         result &= ~mask
     should = masks("should")
     # As in Elasticsearch: beside other clauses, `should` only adds to a score, and a filter has none.
-    if should and not required:
-        result &= np.logical_or.reduce(should)
+    least = body.get("minimum_should_match", 0 if required else 1)
+    if not str(least).isdigit():
+        raise PipelineError(f"[minimum_should_match] takes a number, not {_shown(least)}")
+    if should:
+        result &= np.sum(should, axis=0) >= int(least)
     return result
 
 
-def _column(index: SearchIndex, field: str) -> tuple[Any, str]:
-    """A plain field's column, dates as milliseconds, and its type in the mapping."""
-    type_ = index.state.plain.get(field)
-    if type_ is None:
-        known = ", ".join(index.state.plain) or "none"
+def _field(index: SearchIndex, kind: str, body: Filter) -> tuple[FilterColumn, Any]:
+    """The column that a query with one field is about, and what it asks of it."""
+    if len(body) != 1:
+        raise PipelineError(f"[{kind}] takes one field and what it asks of it, not {_shown(body)}")
+    ((name, wanted),) = body.items()
+    return open_column(index, str(name)), wanted
+
+
+def _term(index: SearchIndex, body: Filter) -> Bools:
+    column, wanted = _field(index, "term", body)
+    if isinstance(wanted, Mapping):
+        wanted = wanted.get("value")
+    if isinstance(wanted, list | Mapping) or wanted is None:
         raise PipelineError(
-            f"[{field}] is no field that a filter can use; there are: {known} (fields of type text are for searching)"
+            f"[term] of [{column.name}] takes one value, not {_shown(wanted)}; [terms] takes a list"
         )
-    column = index.documents[field]
-    if type_ == "date":
-        column = pa.array([_milliseconds(value, field) for value in column.to_pylist()], pa.int64())
-    return column, type_
+    return column.equal_to([wanted])
 
 
-def _range(column: Any, type_: str, field: str, bounds: Filter) -> Bools:
-    if not isinstance(bounds, Mapping) or not set(bounds) <= set(_COMPARE):
-        raise PipelineError(f"range of [{field}] takes gt, gte, lt and lte, not {json.dumps(bounds)[:100]}")
-    result = np.ones(len(column), np.bool_)
-    for name, bound in bounds.items():
-        result &= _mask(_COMPARE[name](column, pa.scalar(_value(bound, type_, field), column.type)))
-    return result
+def _terms(index: SearchIndex, body: Filter) -> Bools:
+    column, wanted = _field(index, "terms", body)
+    if not isinstance(wanted, list | tuple):
+        raise PipelineError(f"[terms] of [{column.name}] takes a list of values, not {_shown(wanted)}")
+    return column.equal_to(wanted)
 
 
-def _mask(values: Any) -> Bools:
-    mask: Bools = (
-        pc.fill_null(values, False).to_numpy(zero_copy_only=False)
-        if isinstance(values, pa.Array)
-        else (pc.fill_null(values, False).to_numpy())
+def _ids(index: SearchIndex, body: Filter) -> Bools:
+    values = body.get("values")
+    if set(body) != {"values"}:
+        raise PipelineError(f"[ids] takes [values], not {_shown(body)}")
+    return open_column(index, "_id").equal_to(values if isinstance(values, list | tuple) else [values])
+
+
+def _exists(index: SearchIndex, body: Filter) -> Bools:
+    if set(body) != {"field"} or not isinstance(body["field"], str):
+        raise PipelineError(f"[exists] takes [field] with the name of one, not {_shown(body)}")
+    return open_column(index, body["field"]).has_value()
+
+
+def _range(index: SearchIndex, body: Filter) -> Bools:
+    column, bounds = _field(index, "range", body)
+    known = {"gt", "gte", "lt", "lte", "format", "time_zone", "boost", "relation"}
+    if not isinstance(bounds, Mapping) or not set(bounds) <= known:
+        raise PipelineError(f"[range] of [{column.name}] takes gt, gte, lt and lte, not {_shown(bounds)}")
+    return column.between(
+        {
+            name: value
+            for name, value in bounds.items()
+            if name in ("gt", "gte", "lt", "lte") and value is not None
+        },
+        format=bounds.get("format"),
+        zone=bounds.get("time_zone"),
     )
-    return mask.astype(np.bool_)
 
 
-def _value(value: Any, type_: str, field: str) -> Any:
-    """A value of a filter in the type of the field's column."""
-    try:
-        if type_ == "date":
-            return _milliseconds(value, field)
-        if type_ == "boolean":
-            return {"true": True, "false": False}[str(value).lower()]
-        if type_ in _INTEGERS:
-            return int(value)
-        return float(value) if type_ in ("double", "float") else str(value)
-    except (ValueError, KeyError, TypeError):
-        raise PipelineError(f"[{field}] is of type [{type_}], and {value!r} is none") from None
+def _match_all(index: SearchIndex, body: Filter) -> Bools:
+    return np.ones(len(index.alive), np.bool_)
 
 
-def _milliseconds(value: Any, field: str) -> int | None:
-    """A date, ISO 8601 or milliseconds since 1970, in milliseconds; without a zone it is UTC."""
-    if value is None:
-        return None
-    text = str(value)
-    if re.fullmatch(r"-?\d{5,}", text):
-        return int(text)
-    try:
-        parsed = (
-            datetime.fromisoformat(text)
-            if len(text) > 10
-            else datetime.combine(
-                date.fromisoformat(f"{text}-01-01"[:10] if len(text) == 4 else f"{text}-01"[:10]),
-                datetime.min.time(),
-            )
-        )
-    except ValueError:
-        raise PipelineError(
-            f"[{field}] has the date {text!r}, which is neither ISO 8601 nor milliseconds"
-        ) from None
-    zoned = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    return round(zoned.timestamp() * 1000)
+def _match_none(index: SearchIndex, body: Filter) -> Bools:
+    return np.zeros(len(index.alive), np.bool_)
+
+
+def _constant_score(index: SearchIndex, body: Filter) -> Bools:
+    return matching(index, body.get("filter", {}))
+
+
+_KINDS = {
+    "term": _term,
+    "terms": _terms,
+    "range": _range,
+    "exists": _exists,
+    "ids": _ids,
+    "match_all": _match_all,
+    "match_none": _match_none,
+    "constant_score": _constant_score,
+    "bool": _bool,
+}

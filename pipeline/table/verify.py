@@ -25,7 +25,7 @@ from pipeline.table.delta import describe_table, require_table
 from pipeline.table.log import LoggedPart, TableLog, read_log
 from pipeline.table.open_runs import open_runs
 from pipeline.table.parts import list_parts
-from transforms import files
+from transforms import exact_json, files
 from transforms.field_values import joined_values
 from transforms.read.documents import content_hash
 from transforms.records import BYTES_HASH, VERSION_HASH
@@ -159,7 +159,7 @@ def _check_batch(rows: pa.Table, description: dict[str, Any]) -> Iterator[tuple[
     sources: list[dict[str, Any]] = []
     columns = (rows.column(name).to_pylist() for name in ("_id", "_source", "content_hash", "fingerprint"))
     for document_id, source, stated, fingerprint in zip(*columns, strict=True):
-        fields = orjson.loads(source)
+        fields = exact_json.loads(source)
         sources.append(fields)
         # The hash of a file's bytes, or of a row's time of change, cannot be derived from the text.
         derived = stated if stated.endswith((BYTES_HASH, VERSION_HASH)) else content_hash(fields)

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 
 from models.endpoints.registry import Registry
 from models.open_model import open_model
+from pipeline.config.mapping import Mappings
 from pipeline.table.delta import active_parts, commit, describe_table, open_table, read_state
 from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location
 from transforms.table.parts import write_part
@@ -77,7 +78,8 @@ class IndexTable:
         }
         fields = {name: self._definition(name) for name in self.endpoints}
         fingerprint = {name: f"{field['embedding_fingerprint']}." for name, field in fields.items()}
-        description = {"format": 1, "mappings": {"properties": properties}, "models": {}, "fields": fields}
+        mappings = Mappings.model_validate({"properties": properties})
+        description = {"format": 1, **mappings.describe(), "models": {}, "fields": fields}
         return TableLayout(
             {**PLAIN, "text": "string"}, columns, json.dumps(fingerprint), json.dumps(description)
         )

@@ -239,7 +239,6 @@ def direct_row(job: NightRun, fields: dict[str, Any]) -> dict[str, Any]:
     from pipeline.config.resolve import resolve
     from pipeline.config.run_config import RunConfig
     from transforms.chunk.documents import chunk_document
-    from transforms.read.columns import plain_value
     from transforms.read.documents import to_document
     from transforms.records import ChunkedDocument, EmbeddedField, Location
     from transforms.table.write import build_table
@@ -253,8 +252,7 @@ def direct_row(job: NightRun, fields: dict[str, Any]) -> dict[str, Any]:
         model = open_model(Registry().get(".hashing-dense")) if name == "remote" else field.model
         texts = [chunk.text for chunk in chunks[name]]
         embedded[name] = EmbeddedField(chunks[name], model.load().embed(texts, "ingest") if texts else None)
-    for name, type_ in resolved.layout.plain.items():
-        found.columns[name] = plain_value(found.source, name, type_)
+    found.columns.update(resolved.shape.column_values(found.source))
     row = ChunkedDocument(found, chunks, embedded)
     table = build_table([row], resolved.layout, "", datetime.now(UTC))
     return table.drop_columns(["run_id", "ingested_at"]).to_pylist()[0]

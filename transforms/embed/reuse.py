@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.embeddings import Embeddings
 from models.text import Utf16Text
-from transforms import files
+from transforms import exact_json, files
 from transforms.embed.brought import Accepted, brought_embeddings
 from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
@@ -127,7 +126,7 @@ class PreviousRows:
         if len(column.chunks) >= MAX_CHUNKS:
             # Some may be folded: then their embedding is not that of their text.
             return {}
-        source = orjson.loads(row.column("_source")[0].as_py())
+        source = exact_json.loads(row.column("_source")[0].as_py())
         texts: dict[str, Utf16Text] = {}
         known: dict[str, int] = {}
         for index, (name, start, end) in enumerate(column.places()):

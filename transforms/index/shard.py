@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.embeddings import SparseEmbeddings
+from transforms import exact_json
 from transforms.index.chunk_rows import chunk_rows, field_spans, value_spans
+from transforms.index.filter_values import filter_type, filter_values
 from transforms.index.sparse_terms import bit_terms, write_tokens
 from transforms.index.state import (
     CHUNK_BITS,
@@ -123,18 +125,10 @@ def build_shard(task: ShardTask) -> str:
 
 
 def documents_schema(state: IndexState) -> pa.Schema:
-    """Schema of ``documents.arrow``."""
-    plain = [pa.field(name, _plain_type(kind)) for name, kind in state.plain.items()]
+    """Schema of ``documents.arrow``; a field that filters can use is a list of all its values."""
+    plain = [pa.field(name, pa.list_(filter_type(field.type))) for name, field in state.filters().items()]
     fixed = [("_id", pa.large_string()), ("key", pa.binary(KEY_BYTES)), ("part", pa.int32())]
     return pa.schema([*(pa.field(*column) for column in fixed), *plain])
-
-
-def _plain_type(kind: str) -> pa.DataType:
-    if kind == "boolean":
-        return pa.bool_()
-    if kind in ("long", "integer", "short", "byte"):
-        return pa.int64()
-    return pa.float64() if kind in ("double", "float") else pa.large_string()
 
 
 def _open_unit(folder: Path, unit: UnitState, state: IndexState) -> _Unit:
@@ -169,7 +163,7 @@ def _close_unit(folder: Path, unit: _Unit) -> None:
 def _batches(task: ShardTask, part: PartRows) -> Iterator[pa.RecordBatch]:
     """Read the wanted rows of a part, a bounded number of bytes at a time."""
     file = open_part(task.table_path, part.name)
-    wanted = ["_id", "_source", "content_hash", "fingerprint", *task.state.plain, *task.state.fields]
+    wanted = ["_id", "_source", "content_hash", "fingerprint", *task.state.fields]
     columns = [name for name in wanted if name in file.schema_arrow.names]
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     # From the part's own statistics, so that rows with many vectors come in small batches.
@@ -196,10 +190,11 @@ def _document_rows(batch: pa.RecordBatch, part: int, state: IndexState) -> pa.Re
         pa.array(document_keys(batch), pa.binary(KEY_BYTES)),
     ]
     columns.append(pa.array(np.full(batch.num_rows, part, np.int32)))
-    for name in state.plain:
-        kind = schema.field(name).type
-        present = name in batch.schema.names
-        columns.append(batch.column(name).cast(kind) if present else pa.nulls(batch.num_rows, kind))
+    filters = state.filters()
+    sources = [exact_json.loads(raw) for raw in batch.column("_source").to_pylist()] if filters else []
+    for plain in filters.values():
+        values = [filter_values(plain, source) for source in sources]
+        columns.append(pa.array(values, pa.list_(filter_type(plain.type))))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

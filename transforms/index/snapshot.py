@@ -1,7 +1,6 @@
 """One version of the table as the index sees it: part files, and the empty index that its description asks for."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -15,8 +14,6 @@ from transforms.table.parts import open_part
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-TEXT_TYPES = ("text", "match_only_text")
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,9 @@ class Snapshot:
 def identity(metadata: dict[str, Any]) -> str:
     """What must be the same for old and new documents to share an index."""
     settings = {name: field.get("model_settings") for name, field in metadata["fields"].items()}
-    return json.dumps([metadata.get("mappings"), _fingerprints(metadata), settings], sort_keys=True)
+    return json.dumps(
+        [metadata.get("filters"), metadata.get("texts"), _fingerprints(metadata), settings], sort_keys=True
+    )
 
 
 def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
@@ -92,17 +91,17 @@ def new_state(snapshot: Snapshot, serial: int, *, shared: bool) -> IndexState:
     table = {"path": snapshot.path, "id": snapshot.id, "version": snapshot.version}
     state = IndexState(f"g{serial:06d}", f"e{serial:06d}", table, metadata)
     state.parts = {name: number for number, name in enumerate(snapshot.parts)}
-    mapped = dict(_walk(metadata.get("mappings", {}).get("properties", {})))
-    state.plain = {
-        name: field["type"]
-        for name, field in mapped.items()
-        if field["type"] not in (*TEXT_TYPES, "semantic_text")
-    }
+    state.plain = metadata.get("filters", {})
     state.fields = {name: _field_state(field) for name, field in metadata["fields"].items()}
     for name, field_state in state.fields.items():
         if field_state.task_type == "sparse_embedding":
             field_state.step = largest_weight(snapshot, name) / 255
-    state.units = _units(state, mapped, shared)
+    state.units = _units(state, metadata.get("texts", {}), shared)
+    state.texts = {
+        unit.sources[0]: metadata["texts"][unit.sources[0]]["sources"]
+        for unit in state.units
+        if not unit.fields
+    }
     return state
 
 
@@ -111,14 +110,6 @@ def _fingerprints(metadata: dict[str, Any]) -> dict[str, Any]:
         name: (field.get("embedding_fingerprint"), field.get("chunking_settings"), field.get("sources"))
         for name, field in metadata["fields"].items()
     }
-
-
-def _walk(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, field in properties.items():
-        if field.get("properties"):
-            yield from _walk(field["properties"], f"{prefix}{name}.")
-        elif field.get("type", "object") != "object":
-            yield f"{prefix}{name}", field
 
 
 def _field_state(definition: dict[str, Any]) -> FieldState:
@@ -134,7 +125,7 @@ def _field_state(definition: dict[str, Any]) -> FieldState:
     )
 
 
-def _units(state: IndexState, mapped: dict[str, Any], shared: bool) -> list[UnitState]:
+def _units(state: IndexState, texts: dict[str, Any], shared: bool) -> list[UnitState]:
     """Group the semantic fields that have the same chunks; then a unit for each text field that none embeds."""
     groups: dict[str, list[str]] = {}
     for name, field in state.fields.items():
@@ -151,16 +142,16 @@ def _units(state: IndexState, mapped: dict[str, Any], shared: bool) -> list[Unit
         sources = list(
             dict.fromkeys(source for name in names for source in state.fields[name].definition["sources"])
         )
-        units.append(UnitState(f"u{len(units)}", names, sources, _analyzer(mapped, sources)))
+        units.append(UnitState(f"u{len(units)}", names, sources, _analyzer(texts, sources)))
     embedded = {source for unit in units for source in unit.sources}
-    for name, field_mapping in mapped.items():
-        if field_mapping["type"] in TEXT_TYPES and name not in embedded:
-            units.append(UnitState(f"u{len(units)}", [], [name], _analyzer(mapped, [name])))
+    for name in texts:
+        if name not in embedded:
+            units.append(UnitState(f"u{len(units)}", [], [name], _analyzer(texts, [name])))
     return units
 
 
-def _analyzer(mapped: dict[str, Any], sources: list[str]) -> str:
-    named = [mapped[source]["analyzer"] for source in sources if mapped.get(source, {}).get("analyzer")]
+def _analyzer(texts: dict[str, Any], sources: list[str]) -> str:
+    named = [texts[source]["analyzer"] for source in sources if texts.get(source, {}).get("analyzer")]
     return str(named[0]) if named else DEFAULT_ANALYZER
 
 

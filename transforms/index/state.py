@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from transforms.plain_values import PlainField
+
 Ints = npt.NDArray[np.int64]
 
 FORMAT = 2
@@ -114,7 +116,8 @@ class IndexState:
         parts: part files that the index shows -> their number in the documents' ``part`` column.
         units: the sets of chunks.
         fields: the semantic fields.
-        plain: plain fields that filters can use -> type in the mapping.
+        plain: fields that filters can use -> the arguments of their `PlainField`.
+        texts: text fields that no semantic field embeds -> the fields whose values they have.
         documents: documents that can be found.
         rows: documents in the arrays, deleted ones included.
         chunks: chunks that can be found.
@@ -128,7 +131,8 @@ class IndexState:
     parts: dict[str, int] = field(default_factory=dict)
     units: list[UnitState] = field(default_factory=list)
     fields: dict[str, FieldState] = field(default_factory=dict)
-    plain: dict[str, str] = field(default_factory=dict)
+    plain: dict[str, dict[str, Any]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
     documents: int = 0
     rows: int = 0
     chunks: int = 0
@@ -159,6 +163,15 @@ class IndexState:
         values["units"] = [UnitState(**unit) for unit in values["units"]]
         values["fields"] = {name: FieldState(**value) for name, value in values["fields"].items()}
         return cls(**values)
+
+    def filters(self) -> dict[str, PlainField]:
+        """The fields that filters can use."""
+        return {
+            name: PlainField(
+                **{**values, "formats": tuple(values["formats"]), "sources": tuple(values["sources"])}
+            )
+            for name, values in self.plain.items()
+        }
 
     def save(self, index_path: str | Path) -> None:
         """Make this state the one that is opened from now on, in one rename."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
+from transforms import exact_json
 from transforms.field_values import joined_values
 from transforms.index.state import IndexState, Ints
 
@@ -40,12 +40,14 @@ def write_texts(batch: pa.RecordBatch, state: IndexState, texts: IO[bytes]) -> T
     written = Texts()
     names = {name: None for unit in state.units for name in unit.sources}
     for row, raw in enumerate(batch.column("_source").to_pylist()):
-        source = orjson.loads(raw)
+        source = exact_json.loads(raw)
         offsets = source.get("page_offsets")
         if isinstance(offsets, list) and offsets and all(type(one) is int for one in offsets):
             written.pages[row] = np.array(offsets, np.int64)
         for name in names:
-            text = joined_values(source, name)
+            # A text field has its own values and those that copy_to gives it.
+            values = (joined_values(source, one) for one in state.texts.get(name, [name]))
+            text = "\n".join(value for value in values if value)
             if text:
                 data = text.encode("utf-8", "surrogatepass")
                 written.values[row, name] = (

@@ -71,6 +71,7 @@ class Format:
         is_folder: whether all files belong to it, whatever they are.
         fetch: reads documents again by id; None for files, where they are found again by line.
         check: looks whether the source is there; None for files, which are listed anyway.
+        lists: fields of its documents that may hold several values.
     """
 
     read: Reader
@@ -80,6 +81,7 @@ class Format:
     is_folder: bool = False
     fetch: Fetcher | None = None
     check: Callable[[SourceFormat], None] | None = None
+    lists: tuple[str, ...] = ()
 
     def matches(self, path: str) -> bool:
         """Whether a file of a folder belongs to the format."""
@@ -100,7 +102,7 @@ FORMATS = {
     "csv": Format(csv_rows, (".csv", ".tsv")),
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
-    "files": Format(folder_rows, (), is_one_document=True, is_folder=True),
+    "files": Format(folder_rows, (), is_one_document=True, is_folder=True, lists=("author", "page_offsets")),
     "sql": Format(database_rows, (), fetch=fetch_rows, check=check_database),
     "elasticsearch": Format(index_rows, (), fetch=fetch_hits, check=check_index),
 }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
+from transforms.read.columns import DocumentShape, SourceLook
 from transforms.read.documents import read_documents
 from transforms.read.readers import BadDocumentError, SourceFormat
 from transforms.records import Document, Failure, Sketch, Skipped, Split
@@ -37,21 +38,25 @@ Strings are large ones: the launcher puts the scans of all splits together, and 
 """
 
 
-def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) -> pa.Table:
+def scan_split(
+    split: Split, source: SourceFormat, deleted_field: str | None, shape: DocumentShape
+) -> pa.Table:
     """Scan one split.
 
     Args:
         split: what to read.
         source: how to read it.
         deleted_field: name of the boolean field that marks a tombstone.
+        shape: the mapping.
 
     Returns:
         A table of `SCAN_SCHEMA`. The schema's metadata has as JSON the number of lines of each piece, and where the
-        format knows types, the documents and the skipped files by type.
+        format knows types, the documents and the skipped files by type, and as ``look`` what `SourceLook` found.
     """
     types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
     columns: dict[str, list[object]] = {name: [] for name in SCAN_SCHEMA.names}
     batches: list[pa.RecordBatch] = []
+    look = SourceLook.of(shape)
     lines = [0] * len(split.pieces)
     for number, piece in enumerate(split.pieces):
         for line, found in read_documents(piece, source):
@@ -62,6 +67,8 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
                 types["skipped"][found.content_type] += 1
             if found is None or isinstance(found, Skipped):
                 continue
+            if isinstance(found, Document):
+                look.see(found.source)
             row = _scan_row(found, piece.path, deleted_field)
             # Counted from the piece's start: where that lies in the file is known when all have been scanned.
             place = (number, lines[number] - 1)
@@ -71,7 +78,9 @@ def scan_split(split: Split, source: SourceFormat, deleted_field: str | None) ->
                 batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
                 columns = {name: [] for name in SCAN_SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
-    metadata = {name: json.dumps(counts) for name, counts in {"lines": lines, **types}.items()}
+    metadata = {
+        name: json.dumps(counts) for name, counts in {"lines": lines, "look": look.to_json(), **types}.items()
+    }
     return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata(metadata)
 
 
@@ -105,13 +114,15 @@ def is_deleted(value: Any, field: str) -> bool:
 _MARKS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
-def write_scan(split: Split, source: SourceFormat, deleted_field: str | None, folder: str) -> tuple[str, int]:
+def write_scan(
+    split: Split, source: SourceFormat, deleted_field: str | None, folder: str, shape: DocumentShape
+) -> tuple[str, int]:
     """Scan one split into its file; writing the same file again after a retry is harmless: it has the same content.
 
     Returns:
         The file, and how many lines it tells of.
     """
-    table = scan_split(split, source, deleted_field)
+    table = scan_split(split, source, deleted_field, shape)
     path = scan_path(folder, split.index)
     with files.create(path) as handle:
         pq.write_table(table, handle, compression="zstd")

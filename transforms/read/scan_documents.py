@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms.read.columns import DocumentShape
 from transforms.read.readers import SourceFormat
 from transforms.read.scan import write_scan
 from transforms.records import Split
@@ -20,18 +21,20 @@ class ScanDocuments(beam.PTransform):
         source: how to read it.
         deleted_field: name of the boolean field that marks a tombstone.
         folder: the run's folder.
+        shape: the mapping.
     """
 
     source: SourceFormat
     deleted_field: str | None
     folder: str
+    shape: DocumentShape
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, splits: beam.pvalue.PCollection[Split]) -> beam.pvalue.PCollection[str]:
         """Wire the stage."""
-        return splits | beam.ParDo(_ScanSplit(self.source, self.deleted_field, self.folder))
+        return splits | beam.ParDo(_ScanSplit(self.source, self.deleted_field, self.folder, self.shape))
 
 
 class _ScanSplit(beam.DoFn):
@@ -39,13 +42,16 @@ class _ScanSplit(beam.DoFn):
 
     documents_scanned = Metrics.counter("scan", "documents_scanned")
 
-    def __init__(self, source: SourceFormat, deleted_field: str | None, folder: str) -> None:
+    def __init__(
+        self, source: SourceFormat, deleted_field: str | None, folder: str, shape: DocumentShape
+    ) -> None:
         self.source = source
         self.deleted_field = deleted_field
         self.folder = folder
+        self.shape = shape
 
     def process(self, split: Split) -> list[str]:
         """Scan one split."""
-        path, rows = write_scan(split, self.source, self.deleted_field, self.folder)
+        path, rows = write_scan(split, self.source, self.deleted_field, self.folder, self.shape)
         self.documents_scanned.inc(rows)
         return [path]

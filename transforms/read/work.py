@@ -17,7 +17,7 @@ from apache_beam.utils.shared import Shared
 from transforms import files
 from transforms.batches import DocumentBatch
 from transforms.handover.extraction import ExtractionFile
-from transforms.read.columns import plain_value
+from transforms.read.columns import DocumentShape
 from transforms.read.documents import Found, fetch_documents, read_documents
 from transforms.read.extract.pool import Extractor
 from transforms.read.folder import extract_document
@@ -61,7 +61,7 @@ def read_work(
     split: Split,
     source: SourceFormat,
     work: pa.Table,
-    plain: dict[str, str],
+    shape: DocumentShape,
     extraction: "Extraction | None" = None,
 ) -> Iterator[Document | Failure]:
     """Read the documents of a split that its work list names.
@@ -70,7 +70,7 @@ def read_work(
         split: what to read.
         source: how to read it.
         work: table of `WORK_SCHEMA`.
-        plain: full name of each plain mapped field -> Arrow type of its column.
+        shape: the mapping.
         extraction: what extracts sketches; needed by formats that give them.
     """
 
@@ -81,7 +81,7 @@ def read_work(
             found = extraction.document(found)
         if isinstance(found, Failure) and found.error == "ExtractionError":
             return found
-        return _planned_document(piece, source, found, entry, plain)
+        return _planned_document(piece, source, found, entry, shape)
 
     fetches = FORMATS[source.format].fetch is not None
     planned = _fetched(split.pieces[0], source, work) if fetches else _planned(split, source, work)
@@ -122,7 +122,7 @@ def _fetched(piece: Piece, source: SourceFormat, work: pa.Table) -> Iterator[Pla
 
 
 def _planned_document(
-    piece: Piece, source: SourceFormat, found: Found, entry: tuple[Any, ...], plain: dict[str, str]
+    piece: Piece, source: SourceFormat, found: Found, entry: tuple[Any, ...], shape: DocumentShape
 ) -> Document | Failure:
     line, document_id, content_hash, part, row = entry
     if not isinstance(found, Document) or (found.id, found.content_hash) != (document_id, content_hash):
@@ -131,7 +131,7 @@ def _planned_document(
         return Failure("read", document_id, piece.path, place, "BadDocumentError", message)
     previous = None if part is None else PreviousRow(part, row)
     try:
-        columns = {name: plain_value(found.source, name, type_) for name, type_ in plain.items()}
+        columns = shape.column_values(found.source)
     except BadDocumentError as error:
         return Failure("read", found.id, *found.location, type(error).__name__, str(error))
     return replace(found, columns=columns, previous=previous)
@@ -194,12 +194,12 @@ class ReadWork(beam.PTransform):
 
     Attributes:
         source: how to read them.
-        plain: full name of each plain mapped field -> Arrow type of its column.
+        shape: the mapping.
         folder: the run's folder, with the work lists.
     """
 
     source: SourceFormat
-    plain: dict[str, str]
+    shape: DocumentShape
     folder: str
 
     def __post_init__(self) -> None:
@@ -207,7 +207,7 @@ class ReadWork(beam.PTransform):
 
     def expand(self, splits: beam.pvalue.PCollection[Split]) -> Any:
         """Wire the stage."""
-        read = _ReadSplit(self.source, self.plain, self.folder)
+        read = _ReadSplit(self.source, self.shape, self.folder)
         return splits | beam.ParDo(read).with_outputs(FAILED, main=DONE)
 
 
@@ -217,9 +217,9 @@ class _ReadSplit(beam.DoFn):
     documents_read = Metrics.counter("read", "documents_read")
     failures = Metrics.counter("read", "failures")
 
-    def __init__(self, source: SourceFormat, plain: dict[str, str], folder: str) -> None:
+    def __init__(self, source: SourceFormat, shape: DocumentShape, folder: str) -> None:
         self.source = source
-        self.plain = plain
+        self.shape = shape
         self.folder = folder
         self._shared = Shared()
 
@@ -233,7 +233,7 @@ class _ReadSplit(beam.DoFn):
         with files.open_read(work_path(self.folder, split.index)) as handle:
             work = pq.read_table(handle)
         extraction = Extraction(self._extractor, self.folder) if self._extractor is not None else None
-        for found in in_batches(read_work(split, self.source, work, self.plain, extraction)):
+        for found in in_batches(read_work(split, self.source, work, self.shape, extraction)):
             if isinstance(found, Failure):
                 self.failures.inc()
                 yield pvalue.TaggedOutput(FAILED, found)

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from apache_beam.metrics import Metrics
 
 from transforms import files
+from transforms.read.columns import DocumentShape
 from transforms.records import PartFile, PartRewrite
 from transforms.table.fingerprint import stale_fields, without_embeddings
 from transforms.table.parts import write_part
-from transforms.table.schema import TableLayout
+from transforms.table.schema import TableLayout, changed_columns
 
 
 @dataclass
@@ -26,19 +27,23 @@ class RewriteParts(beam.PTransform):
         embedding_fingerprints: semantic field -> fingerprint that its embeddings must have to stay.
         table_path: the table.
         run_id: the run.
+        shape: the mapping.
     """
 
     layout: TableLayout
     embedding_fingerprints: dict[str, str]
     table_path: str
     run_id: str
+    shape: DocumentShape
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, rewrites: beam.pvalue.PCollection[PartRewrite]) -> beam.pvalue.PCollection[PartFile]:
         """Wire the stage."""
-        rewrite = RewritePart(self.layout, self.embedding_fingerprints, self.table_path, self.run_id)
+        rewrite = RewritePart(
+            self.layout, self.embedding_fingerprints, self.table_path, self.run_id, self.shape
+        )
         return rewrites | beam.ParDo(rewrite)
 
 
@@ -48,12 +53,18 @@ class RewritePart(beam.DoFn):
     rows_copied = Metrics.counter("write", "rows_copied")
 
     def __init__(
-        self, layout: TableLayout, embedding_fingerprints: dict[str, str], table_path: str, run_id: str
+        self,
+        layout: TableLayout,
+        embedding_fingerprints: dict[str, str],
+        table_path: str,
+        run_id: str,
+        shape: DocumentShape,
     ) -> None:
         self.layout = layout
         self.embedding_fingerprints = embedding_fingerprints
         self.table_path = table_path
         self.run_id = run_id
+        self.shape = shape
 
     def process(self, rewrite: PartRewrite) -> Iterator[PartFile]:
         """Rewrite one part; yields nothing when no row stays."""
@@ -62,7 +73,7 @@ class RewritePart(beam.DoFn):
         keep = np.ones(table.num_rows, bool)
         keep[list(rewrite.dropped)] = False
         kept = drop_stale_embeddings(table.filter(pa.array(keep)), self.embedding_fingerprints)
-        kept = align(kept, self.layout.schema())
+        kept = align(kept, self.layout.schema(), self.shape)
         if kept.num_rows:
             self.rows_copied.inc(kept.num_rows)
             yield write_part(kept, self.table_path, self.run_id)
@@ -93,12 +104,24 @@ def _replace(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> 
     return table.set_column(place, table.schema.field(place), values)
 
 
-def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Give rows of an older mapping the columns of `schema`; a column that is new or of another kind is null."""
-    columns = [
-        table.column(field.name)
-        if field.name in table.column_names and table.schema.field(field.name).type == field.type
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
+def align(table: pa.Table, schema: pa.Schema, shape: DocumentShape) -> pa.Table:
+    """Give rows of an older mapping the columns of `schema`.
+
+    A plain column that is new or of another type is filled from the documents, which the rows hold; a semantic one is
+    null.
+
+    Raises:
+        BadDocumentError: a value does not fit its new type.
+    """
+    plain = {field.name for field in shape.columns}
+    changed = [name for name in changed_columns(table.schema, schema) if name in plain]
+    values = shape.only(changed).columns_of(table.column("_source").to_pylist()) if changed else {}
+    columns = []
+    for field in schema:
+        if field.name in values:
+            columns.append(pa.array(values[field.name], field.type))
+        elif field.name in table.column_names and table.schema.field(field.name).type == field.type:
+            columns.append(table.column(field.name))
+        else:
+            columns.append(pa.nulls(table.num_rows, field.type))
     return pa.Table.from_arrays(columns, schema=schema)

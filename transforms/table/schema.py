@@ -35,16 +35,18 @@ class TableLayout:
     """What a row holds.
 
     Attributes:
-        plain: full name of each plain field -> Arrow type of its column.
+        plain: full name of each plain field -> Arrow type of its values.
         semantic: the semantic columns.
         fingerprint: of the rows that this run writes.
         description: JSON of mapping, endpoints and models; kept as a property of the Delta table.
+        lists: names of the plain fields whose column holds a list of values.
     """
 
     plain: dict[str, str]
     semantic: tuple[SemanticColumn, ...]
     fingerprint: str
     description: str
+    lists: frozenset[str] = frozenset()
 
     def schema(self) -> pa.Schema:
         """The Arrow schema of the table."""
@@ -53,9 +55,13 @@ class TableLayout:
             for name in ("_id", "_source", "content_hash", "fingerprint", "run_id")
         ]
         fixed.append(pa.field("ingested_at", pa.timestamp("us", tz="UTC")))
-        plain = [pa.field(name, pa.type_for_alias(alias)) for name, alias in self.plain.items()]
+        plain = [pa.field(name, self._column(name, alias)) for name, alias in self.plain.items()]
         semantic = [pa.field(column.name, semantic_type(column.element)) for column in self.semantic]
         return pa.schema([*fixed, *plain, *semantic])
+
+    def _column(self, name: str, alias: str) -> pa.DataType:
+        value = pa.decimal128(20, 0) if alias == "decimal" else pa.type_for_alias(alias)
+        return pa.list_(value) if name in self.lists else value
 
 
 def semantic_type(element: str) -> pa.DataType:
@@ -70,3 +76,9 @@ def semantic_type(element: str) -> pa.DataType:
         ]
     )
     return pa.struct([pa.field("inference_id", pa.string()), pa.field("chunks", pa.list_(chunk))])
+
+
+def changed_columns(old: pa.Schema, new: pa.Schema) -> list[str]:
+    """Names of the columns that are new or of another type."""
+    types = {field.name: field.type for field in old}
+    return [field.name for field in new if types.get(field.name) != field.type]

@@ -13,13 +13,13 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.embeddings import DenseEmbeddings, Embeddings
+from transforms import exact_json
 from transforms.batches import ChunkedBatch
 from transforms.chunk.boundaries import count_words_of
 from transforms.lengths import Histogram, histogram
@@ -37,7 +37,7 @@ def build_table(
     rows = [document.document for document in documents]
     columns: list[Any] = [
         pa.array([row.id for row in rows], pa.string()),
-        pa.array([orjson.dumps(row.source).decode() for row in rows], pa.string()),
+        pa.array([exact_json.dumps(row.source).decode() for row in rows], pa.string()),
         pa.array([row.content_hash for row in rows], pa.string()),
         pa.array([layout.fingerprint] * len(rows), pa.string()),
         pa.array([run_id] * len(rows), pa.string()),

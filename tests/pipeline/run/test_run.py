@@ -156,7 +156,7 @@ def test_a_bad_document_costs_exactly_itself(job):
 def test_a_failed_document_keeps_its_row_and_is_tried_again(job):
     assert job.run() == 0
     before = job.rows()
-    broken = {"_id": "d2", "text": ["fine", {"an": "object"}]}
+    broken = {"_id": "d2", "text": [{"an": "object"}]}
     job.write([document(0), document(1), broken, *(document(number) for number in range(3, 10))])
     assert job.run() == 0
     assert job.rows() == before
@@ -351,7 +351,7 @@ def test_a_row_whose_document_fails_when_the_model_changes_never_mixes_models(jo
     (job.folder / "endpoints").mkdir()
     body = {"service": "hashing", "service_settings": {"dimensions": 32}}
     (job.folder / "endpoints" / "wide.json").write_text(json.dumps({"task_type": "text_embedding", **body}))
-    broken = {"_id": "d2", "text": ["fine", {"an": "object"}]}
+    broken = {"_id": "d2", "text": [{"an": "object"}]}
     job.write([document(0), document(1), broken, *(document(number) for number in range(3, 10))])
     assert job.run() == 0, capsys.readouterr().err
     rows = job.rows()

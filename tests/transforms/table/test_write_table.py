@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.embeddings import DenseEmbeddings, SparseEmbeddings
+from transforms.plain_values import PlainField
+from transforms.read.columns import DocumentShape
 from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location, PartRewrite
 from transforms.table.parts import write_part
 from transforms.table.rewrite import RewritePart, align, drop_stale_embeddings
@@ -97,7 +99,7 @@ def test_a_rewrite_keeps_the_other_rows_as_they_are(tmp_path):
         [embedded_document(f"d{number}", number % 3, number) for number in range(9)], LAYOUT, "run", NOW
     )
     part = write_part(table, str(tmp_path), "run")
-    rewrite = RewritePart(LAYOUT, {"dense": "aa", "sparse": "bb"}, str(tmp_path), "next")
+    rewrite = RewritePart(LAYOUT, {"dense": "aa", "sparse": "bb"}, str(tmp_path), "next", DocumentShape(()))
     (new,) = rewrite.process(PartRewrite(part.path, (0, 4, 8)))
     kept = pq.read_table(tmp_path / new.path)
     assert kept.to_pylist() == [row for place, row in enumerate(table.to_pylist()) if place not in (0, 4, 8)]
@@ -113,11 +115,15 @@ def test_a_row_with_the_embedding_of_another_model_loses_it_and_remembers():
     assert drop_stale_embeddings(table, {"dense": "aa", "sparse": "bb"}) is table
 
 
-def test_rows_of_an_older_mapping_get_the_new_columns_empty():
+def test_rows_of_an_older_mapping_get_new_columns_from_their_documents():
     table = build_table([embedded_document("d0", 2, 1)], LAYOUT, "run", NOW)
+    table = table.set_column(1, "_source", pa.array(['{"new": ["5", 6], "year": 1}']))
     fields = [
         pa.field("_id", pa.string()),
-        pa.field("new", pa.int8()),
+        pa.field("new", pa.list_(pa.int8())),
         pa.field("dense", semantic_type("sparse")),
     ]
-    assert align(table, pa.schema(fields)).to_pylist() == [{"_id": "d0", "new": None, "dense": None}]
+    shape = DocumentShape(
+        (PlainField("new", "byte"), PlainField("other", "keyword")), lists=frozenset({"new"})
+    )
+    assert align(table, pa.schema(fields), shape).to_pylist() == [{"_id": "d0", "new": [5, 6], "dense": None}]

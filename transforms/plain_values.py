@@ -1,0 +1,179 @@
+"""The values of plain fields: from what a document holds to the type that the mapping gives it, as Elasticsearch has
+it.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from models.text import java_string
+from transforms.dates import DEFAULT_FORMATS, parse_date
+from transforms.field_values import values_at
+
+COLUMN_TYPES = {
+    **dict.fromkeys(
+        ("text", "match_only_text", "search_as_you_type", "keyword", "constant_keyword"), "string"
+    ),
+    **dict.fromkeys(("wildcard", "version", "ip", "date", "date_nanos"), "string"),
+    "boolean": "bool",
+    "long": "int64",
+    "integer": "int32",
+    "short": "int16",
+    "byte": "int8",
+    "unsigned_long": "decimal",
+    **dict.fromkeys(("double", "scaled_float"), "float64"),
+    **dict.fromkeys(("float", "half_float"), "float32"),
+}
+"""Elasticsearch field type -> Arrow type of its column; ``decimal`` has 20 digits, since Delta Lake has no unsigned
+integers. Dates stay as they are written, like in ``_source``."""
+
+TEXT_TYPES = ("text", "match_only_text", "search_as_you_type")
+
+_BOUNDS = {
+    "byte": (-(2**7), 2**7 - 1),
+    "short": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "long": (-(2**63), 2**63 - 1),
+    "unsigned_long": (0, 2**64 - 1),
+}
+_LARGEST = {"half_float": 65_504.0, "float": 3.4028234663852886e38, "double": 1.7976931348623157e308}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,5})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainField:
+    """A field of the mapping that has a column, or that filters can use.
+
+    Attributes:
+        name: full dotted name.
+        type: Elasticsearch's field type, a key of `COLUMN_TYPES`.
+        formats: of a date.
+        coerce: whether a number may be written as text or with digits behind the point.
+        ignore_malformed: whether a value that does not fit is left out, instead of failing its document.
+        sources: names of the fields whose values it has; those that ``copy_to`` it, and the parent of
+            a multi-field, among them.
+    """
+
+    name: str
+    type: str
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    coerce: bool = True
+    ignore_malformed: bool = False
+    sources: tuple[str, ...] = ()
+
+    @property
+    def arrow_type(self) -> str:
+        """Arrow type of one value."""
+        return COLUMN_TYPES[self.type]
+
+    def values(self, source: Mapping[str, Any], name: str | None = None) -> Iterator[Any]:
+        """Yield the values of the field in a document, in its type.
+
+        Raises:
+            ValueError: one does not fit, in a sentence that names the field.
+        """
+        for value in values_at(source, name or self.name):
+            try:
+                converted = self.convert(value)
+            except (ValueError, OverflowError, InvalidOperation) as error:
+                if self.ignore_malformed:
+                    continue
+                # The value itself is not told: failure reports hold no text of documents.
+                kind, why = (
+                    type(value).__name__,
+                    error if isinstance(error, ValueError) else "it is no number",
+                )
+                raise ValueError(
+                    f"field [{self.name}] holds a {kind} that is no {self.type}: {why}"
+                ) from None
+            if converted is not None:
+                yield converted
+
+    def convert(self, value: Any) -> Any:
+        """A value in the field's type; None for text that stands for no value.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        if isinstance(value, Mapping):
+            raise ValueError("an object is no value")
+        if self.type == "boolean":
+            return boolean(value)
+        if self.type in _BOUNDS:
+            return self._integer(value)
+        if self.arrow_type in ("float32", "float64"):
+            return self._double(value)
+        text = value if isinstance(value, str) else java_string(value)
+        if self.type in ("date", "date_nanos"):
+            if not text.strip():
+                return None
+            self._check_date(text)
+        elif self.type == "ip":
+            _check_address(text)
+        return text
+
+    def _check_date(self, text: str) -> None:
+        try:
+            parse_date(text, self.formats)
+        except ValueError:
+            raise ValueError(f"it is no date of the format [{'||'.join(self.formats)}]") from None
+
+    def _number(self, value: Any) -> Decimal | None:
+        if isinstance(value, bool):
+            raise ValueError("a boolean is no number")
+        text = str(value)
+        if isinstance(value, str):
+            if not text.strip():
+                return None
+            if not self.coerce:
+                raise ValueError("text is no number, the mapping says [coerce: false]")
+        text = text.strip()
+        if _NUMBER.fullmatch(text) is None:
+            raise ValueError("it is no number")
+        return Decimal(text)
+
+    def _integer(self, value: Any) -> int | None:
+        number = self._number(value)
+        if number is None:
+            return None
+        low, high = _BOUNDS[self.type]
+        if not low - 1 < number < high + 1:
+            raise ValueError("out of range")
+        if number != int(number) and not self.coerce:
+            raise ValueError("it has digits behind the point, the mapping says [coerce: false]")
+        return int(number)
+
+    def _double(self, value: Any) -> float | None:
+        number = self._number(value)
+        if number is None:
+            return None
+        # The largest double of a type is also the largest that rounds to it, up to half a unit in the last place.
+        if abs(float(number)) > _LARGEST.get(self.type, _LARGEST["double"]) * (
+            1 + 1e-8 * (self.type == "float")
+        ):
+            raise ValueError("out of range")
+        return float(number)
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("it is no IP address") from None
+
+
+def boolean(value: Any) -> bool:
+    """A boolean as Elasticsearch reads it, and as Python and pandas print it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool):
+        return value
+    found = {"true": True, "True": True, "false": False, "False": False, "": False}.get(value)
+    if found is None:
+        raise ValueError("only true and false are allowed")
+    return found
