@@ -120,7 +120,7 @@ class SourceLook:
             self.filled.update(
                 name
                 for name, sources in semantic.items()
-                if name not in self.filled and any(_has_text(source, one) for one in sources)
+                if name not in self.filled and any(_is_there(source, one) for one in sources)
             )
         if len(self.fields) < FIELDS_SHOWN:
             self.fields.update(dict.fromkeys(source))
@@ -130,5 +130,6 @@ class SourceLook:
         return {"several": sorted(self.several), "filled": sorted(self.filled), "fields": list(self.fields)}
 
 
-def _has_text(source: Mapping[str, Any], name: str) -> bool:
-    return any(value != "" and not isinstance(value, Mapping) for value in values_at(source, name))
+def _is_there(source: Mapping[str, Any], name: str) -> bool:
+    """Whether a document has the field at all; an empty text is one that says nothing, not a wrong name."""
+    return name in source or next(values_at(source, name), None) is not None

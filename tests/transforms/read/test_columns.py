@@ -101,8 +101,8 @@ def test_no_value_is_lost_in_a_column(source):
 
 def test_a_look_finds_several_values_and_filled_fields():
     look = SourceLook.of(SHAPE)
-    for source in ({"tags": ["x"], "text": ""}, {"list": [{"n": 3}, {"n": 4}]}):
+    for source in ({"tags": ["x"], "txt": "a"}, {"list": [{"n": 3}, {"n": 4}]}):
         look.see(source)
-    assert look.to_json() == {"several": ["list.n"], "filled": [], "fields": ["tags", "text", "list"]}
+    assert look.to_json() == {"several": ["list.n"], "filled": [], "fields": ["tags", "txt", "list"]}
     look.see({"tags": ["x", None, "y"], "text": "words"})
     assert (look.several, look.filled) == ({"tags", "list.n"}, {"sem"})
