@@ -35,6 +35,7 @@ class Limits:
         dimensions: length that the embeddings must have; None takes any.
         element_type: ``float``, ``byte`` or ``bit``.
         sparse: whether the embeddings are sparse.
+        cosine: whether they are compared by their direction, which a vector of zeros does not have.
     """
 
     batch: int
@@ -42,6 +43,7 @@ class Limits:
     dimensions: int | None
     element_type: str
     sparse: bool
+    cosine: bool = False
 
 
 class RemoteEmbedder(Embedder):
@@ -153,7 +155,7 @@ class RemoteEmbedder(Embedder):
             vectors = self._protocol.parse(answer)
             count = len(vectors)
         except _SHAPE_ERRORS as error:
-            shape_problem = f"{type(error).__name__}: {error}"[:200]
+            shape_problem = _words_of(answer) or f"{type(error).__name__}: {error}"[:200]
         if shape_problem is not None:
             raise InferenceError(
                 f"The answer to inference entity id [{self._name}] has not the shape of embeddings"
@@ -194,6 +196,11 @@ class RemoteEmbedder(Embedder):
         values: npt.NDArray[np.float32] = np.zeros(0, np.float32)
         with contextlib.suppress(ValueError, TypeError):
             values = np.array(vectors, np.float32)
+        if self._limits.cosine and values.ndim == 2:
+            # Elasticsearch refuses them too: "the cosine similarity does not support vectors with zero magnitude".
+            self._check(
+                bool(values.any(axis=1).all()), "vectors with a direction: one is all zeros, under cosine"
+            )
         self._check(
             values.ndim == 2 and values.shape[1] > 0 and bool(np.isfinite(values).all()),
             "equally long lists of numbers",
@@ -217,6 +224,15 @@ class RemoteEmbedder(Embedder):
             raise InferenceError(
                 f"The embeddings that inference entity id [{self._name}] got are not {what}", status=502
             )
+
+
+def _words_of(answer: Any) -> str | None:
+    """What a service says in an answer that holds an error instead of embeddings, though its status is 200."""
+    told = answer
+    for name in ("error", "detail", "message", "reason"):
+        if isinstance(told, dict) and told.get(name):
+            told = told[name]
+    return str(told)[:500] if told is not answer else None
 
 
 class RetryCount:

@@ -146,6 +146,8 @@ class RemoteModel:
             dimensions=settings.get("dimensions"),
             element_type=self.endpoint.element_type,
             sparse=self.endpoint.is_sparse,
+            cosine=not self.endpoint.is_sparse
+            and (settings.get("similarity") or self._default_similarity()) == "cosine",
         )
         return RemoteEmbedder(
             self.endpoint.inference_id, protocol, client.post, limits, client.close, retries

@@ -40,7 +40,7 @@ def load_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         PipelineError: the file is missing, holds no judgement, or a line is none.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(_read(path).split("\n"), 1):
         columns = line.split("\t") if line.count("\t") >= 2 else line.split()
         if not columns or (number == 1 and not _is_number(columns[-1])):
             continue
@@ -56,7 +56,7 @@ def load_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} cannot be read: {error}") from None
 
@@ -70,7 +70,7 @@ def _is_number(value: str) -> bool:
 
 
 def _json_queries(path: str | Path, text: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -91,7 +91,7 @@ def _topics(path: str | Path, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _tab_queries(path: str | Path, text: str) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+    for number, row in enumerate(csv.reader(text.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
         if not row:
             continue
         if len(row) != 2:

@@ -7,6 +7,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config.resolve import ResolvedField
 from pipeline.errors import PipelineError, TooManyFailures
@@ -19,7 +20,8 @@ from transforms.handover.records import write_failures
 from transforms.read.columns import DocumentShape
 from transforms.read.formats import FORMATS
 from transforms.read.readers import BadDocumentError
-from transforms.records import Failure
+from transforms.records import Failure, PartFile
+from transforms.table.columns import ChunkColumn
 from transforms.table.parts import open_part
 from transforms.table.schema import changed_columns
 
@@ -181,6 +183,43 @@ def _misfits(planned: PlannedRun, shape: DocumentShape, stays: npt.NDArray[np.bo
                 shape.columns_of([row["_source"]])
             except BadDocumentError as error:
                 yield f"[{row['_id']}]: {error}"
+
+
+def check_embeddings(planned: PlannedRun, written: Sequence[PartFile]) -> None:
+    """Compare the new embeddings with each other and with the table's, before a version names both.
+
+    Raises:
+        PipelineError: a field would hold embeddings of several lengths; a service has changed its model.
+    """
+    path = planned.resolved.config.table.path
+    state = planned.state
+    current = np.ones(len(state), bool)
+    current[stale_rows(state, np.zeros(0, np.int64), planned.resolved.embedding_fingerprints)] = False
+    # A part whose embeddings are said to be of the same model; those of an older model are about to go.
+    same = [state.parts[number] for number in state.part[current][:1].tolist()]
+    parts = [part.path for part in written] + same
+    for column in planned.resolved.layout.semantic:
+        if column.element == "sparse":
+            continue
+        lengths = sorted({length for part in parts for length in _lengths(path, part, column.name)})
+        if len(lengths) > 1:
+            raise PipelineError(
+                f"the embeddings of [{column.name}] would have {' and '.join(map(str, lengths))} numbers: the service "
+                f"of [{column.inference_id}] changed its model. Nothing was published. Name [dimensions] and the model "
+                "in the endpoint, then run once with source.sync=full over the whole source."
+            )
+
+
+def _lengths(path: str, part: str, name: str) -> list[int]:
+    """Lengths of the embeddings in the first rows of a part."""
+    file = open_part(path, part)
+    if name not in file.schema_arrow.names or not file.num_row_groups:
+        return []
+    batch = next(file.iter_batches(batch_size=64, columns=[name]), None)
+    if batch is None or not pa.types.is_struct(batch.schema.field(name).type):
+        return []
+    embeddings = ChunkColumn.of(batch.column(name)).field("embeddings")
+    return [] if pa.types.is_map(embeddings.type) else pc.unique(pc.list_value_length(embeddings)).to_pylist()
 
 
 def check_deletions(planned: PlannedRun, report: RunReport, *, allow_mass_delete: bool) -> None:

@@ -12,6 +12,7 @@ from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import (
     check_columns,
     check_deletions,
+    check_embeddings,
     check_fields,
     check_models,
     check_source,
@@ -64,6 +65,7 @@ def run_pipeline(
         from pipeline.run.gates import pass_gates  # the gates search, which takes libraries of its own
 
         written, failures = embed_work(planned, report)
+        check_embeddings(planned, written)
         changes = collect_changes(planned, written, failures, report)
         report.add(extraction=extraction_summary(planned))
         report_failures(planned, failures, report)

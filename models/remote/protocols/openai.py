@@ -198,7 +198,10 @@ class OpenAiProtocol(RemoteProtocol):
     def parse(self, answer: Any) -> Vectors:
         """Order the embeddings by their index; some services leave it out, and then the order counts."""
         rows = answer["data"]
-        rows = sorted(rows, key=lambda row: row["index"]) if all("index" in row for row in rows) else rows
+        if all("index" in row for row in rows):
+            if sorted(row["index"] for row in rows) != list(range(len(rows))):
+                raise ValueError("the embeddings are not numbered from 0 on, so nobody knows whose they are")
+            rows = sorted(rows, key=lambda row: row["index"])
         return [row["embedding"] for row in rows]
 
     def _custom_headers(self) -> dict[str, str]:
