@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+import yaml
 from deltalake import DeltaTable
 from support.index_table import IndexTable
 from support.paths import ROOT
+from support.small_run import SmallRun, document
 
 import pipeline
+from pipeline import api
 from pipeline.api import evaluate, load_table, open_index
 from pipeline.errors import PipelineError
 from pipeline.search.search import search
@@ -35,11 +38,16 @@ def test_the_public_names_are_these() -> None:
         "Frame",
         "LoadedTable",
         "OpenIndex",
+        "chunk",
+        "embed",
         "evaluate",
         "load_table",
         "open_index",
+        "plan",
     }
     assert set(pipeline.__all__) == expected
+    assert set(api.__all__) == expected | {"run", "search"}
+    assert expected <= set(dir(pipeline))
     assert all(callable(getattr(pipeline, name)) for name in pipeline.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pipeline.nothing
@@ -125,3 +133,20 @@ def test_evaluation_by_files_and_by_values(table: IndexTable, tmp_path: Path) ->
     assert by_file.measures().to_pylist()[0]["ndcg@10"] == 1
     assert np.isclose(by_file.queries().to_pylist()[0]["map"], 1)
     assert by_file.recall_plot().startswith("<svg")
+
+
+def test_a_job_from_python(tmp_path: Path) -> None:
+    job = SmallRun(tmp_path)
+    job.write([document(number) for number in range(6)])
+    job.config_path.write_text(yaml.safe_dump(job.config))
+    assert api.plan(job.config_path)["documents"]["added"] == 6
+    assert api.run(job.config_path, "table.part_rows=3", quiet=True).documents["added"] == 6
+    found = api.search(job.config["index"]["path"], "Edition of document 3", mode="bm25", k=2).to_pylist()
+    assert [hit["rank"] for hit in found] == [1, 2]
+
+
+def test_chunks_and_embeddings_from_python() -> None:
+    chunks = api.chunk("One two. Three four.", {"strategy": "word", "max_chunk_size": 10, "overlap": 0})
+    assert chunks.to_pylist() == [{"start_offset": 0, "end_offset": 20, "text": "One two. Three four."}]
+    embeddings = api.embed(".hashing-dense", ["one", "two"], "search")
+    assert len(embeddings) == 2
