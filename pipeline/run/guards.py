@@ -113,8 +113,9 @@ def check_fields(planned: PlannedRun, report: RunReport | None = None) -> None:
         PipelineError: there is one; most often a name in the mapping is not that of the documents.
     """
     resolved, scan = planned.resolved, planned.scan
-    if not planned.plan.documents or FORMATS[resolved.config.source.format].is_folder:
-        return
+    source = resolved.config.source
+    if not planned.plan.documents or FORMATS[source.format].is_folder or source.updated_at:
+        return  # what is in the documents is read later
     stays = len(planned.state) and resolved.config.source.sync == "incremental"
     for field in resolved.fields:
         if field.name in scan.filled or (stays and _is_filled(planned, field.name)):
