@@ -96,11 +96,14 @@ build/tika/done:
 	    -DoutputDirectory=$(@D) -Dartifact=org.apache.tika:tika-parser-$$name-module:3.2.3:jar:tests || exit 1; done
 	touch $@
 
-# What tests of the server talk to it with: version 8 of Elasticsearch's client beside the one that is installed.
-clients: $(CLIENTS)/elasticsearch-8
+# What tests of the server look at it with: version 8 of Elasticsearch's client, and axe, which checks accessibility.
+clients: $(CLIENTS)/elasticsearch-8 $(if $(HAS_BROWSER),$(CLIENTS)/axe-core)
 
 $(CLIENTS)/elasticsearch-8: | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --target $@ --python $(BIN)/python 'elasticsearch==8.19.3'
+
+$(CLIENTS)/axe-core:
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $@ axe-core@4.14.1
 
 prism: build/bin/prism
 

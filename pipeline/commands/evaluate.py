@@ -82,6 +82,7 @@ def evaluate(
         pq.write_table(evaluation.to_table(), per_query)
     if report:
         write_report(report, evaluation, before)
+    _keep(index, overrides, result, queries)
     if output == "json":
         print_json(result, indent=None)
     else:
@@ -127,6 +128,24 @@ def _compare(
         rows,
         title=title,
     )
+
+
+def _keep(config: str, overrides: list[str] | None, result: dict[str, Any], queries: str) -> None:
+    """Keep an evaluation of a run config's index beside its table, where the page of `serve` plots them over time."""
+    from pathlib import Path
+
+    from pipeline.config.load import load_config
+    from pipeline.evaluation.kept import keep_evaluation
+    from pipeline.logs import log
+
+    if Path(config).is_dir():
+        return
+    run_json = load_config(config, overrides).run_json
+    try:
+        if run_json is not None:
+            keep_evaluation(run_json.with_name("evaluations.jsonl"), result, queries_path=queries)
+    except OSError as error:
+        log.warning("the evaluation could not be kept: %s", error)
 
 
 def _print_measures(result: dict[str, Any]) -> None:

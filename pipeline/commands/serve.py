@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.app import app
-from pipeline.commands.arguments import Index, Overrides, index_path
+from pipeline.commands.arguments import Index, Overrides
 from pipeline.errors import PipelineError
 
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --api-key.")]
@@ -33,6 +33,24 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Serve Elasticsearch's inference API, OpenAI's embeddings, and a page: search, documents, endpoints, runs."""
+    _serve(config, host, port, api_key, overrides)
+
+
+@app.command(epilog="Example: semantic-ingest explore run_configs/quickstart.yaml")
+def explore(
+    config: Index,
+    host: Host = "127.0.0.1",
+    port: Port = 8700,
+    api_key: ApiKey = None,
+    overrides: Overrides = None,
+) -> None:
+    """Look at the index in a browser: the page of `serve`."""
+    _serve(config, host, port, api_key, overrides)
+
+
+def _serve(
+    config: str | None, host: str, port: int, api_key: str | None, overrides: list[str] | None
+) -> None:
     try:
         from pipeline.serve.server import serve as serve_corpus
     except ModuleNotFoundError as error:
@@ -45,18 +63,3 @@ def serve(
     raise PipelineError(
         f"[{missing}] is not installed; it comes with an extra: pip install 'semantic-ingest[serve]'"
     )
-
-
-@app.command(epilog="Example: semantic-ingest explore run_configs/quickstart.yaml --port 8765")
-def explore(
-    index: Index,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; everyone who reaches it can read.")
-    ] = "127.0.0.1",
-    port: Port = 8765,
-    overrides: Overrides = None,
-) -> None:
-    """Look at the index in a browser: search modes side by side, chunks and their tokens."""
-    from pipeline.search.explore import explore as explore_index
-
-    explore_index(index_path(index, overrides), host, port)

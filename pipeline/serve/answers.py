@@ -37,10 +37,17 @@ def as_json(
     request: Request, body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An answer in JSON, under the name that the client asked for it by."""
-    content = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    content = body if isinstance(body, bytes) else _to_bytes(body)
     vendor = _VENDOR.search(request.headers.get("accept", ""))
     kind = f"application/vnd.elasticsearch+json;compatible-with={vendor[1]}" if vendor else "application/json"
     return Response(content, status, dict(headers or {}), media_type=kind)
+
+
+def _to_bytes(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # half a surrogate pair, or a number beyond 64 bits, that a document holds
+        return json.dumps(body, default=str).encode()
 
 
 def error_answer(request: Request, error: InferenceError) -> Response:

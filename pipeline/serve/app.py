@@ -23,6 +23,7 @@ from pipeline.serve.inference import InferenceApi, cluster_info
 from pipeline.serve.metrics import Metrics
 from pipeline.serve.open_models import OpenModels
 from pipeline.serve.openai import OpenAiApi
+from pipeline.serve.page.api import page_routes
 from pipeline.serve.security import Door, Guard
 
 _PAGE = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -72,6 +73,7 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
         Route("/metrics", metrics_page, methods=["GET"]),
         *InferenceApi(corpus, open_models).routes(),
         *OpenAiApi(corpus, open_models).routes(),
+        *page_routes(corpus, open_models),
     ]
     public = {"/", "/health", *(f"/page/{name}" for name in page)}
     middleware = [Middleware(Measured, metrics=metrics), Middleware(Guard, door=door, public=public)]
@@ -86,7 +88,7 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
 def _read_page() -> dict[str, tuple[bytes, str]]:
     """The page's files by name: content and media type. Only these names are ever served."""
     found = {}
-    for entry in files("pipeline.serve").joinpath("page").iterdir():
+    for entry in files("pipeline.serve.page").joinpath("files").iterdir():
         ending = entry.name.rpartition(".")[2]
         if ending in _PAGE:
             found[entry.name] = (entry.read_bytes(), _PAGE[ending])

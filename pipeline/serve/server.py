@@ -24,7 +24,7 @@ CONNECTIONS = 2048
 """Connections and requests at the same time; beyond it the answer is 503 at once."""
 
 
-def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None, place: str = "") -> None:
+def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None) -> None:
     """Serve until interrupted.
 
     Args:
@@ -32,7 +32,6 @@ def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None, plac
         host: address to listen on.
         port: its port; 0 takes a free one.
         api_key: reference to the key that requests must bring, ``env:NAME`` or ``file:PATH``; None for none.
-        place: the place of the page to point people to, for example ``#/search``.
 
     Raises:
         PipelineError: the address cannot be listened on, or is not on this machine and there is no key.
@@ -40,7 +39,7 @@ def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None, plac
     door = open_door(host, api_key)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    log.info("serving at http://%s:%s/%s (Ctrl-C ends it)", shown, listener.getsockname()[1], place)
+    log.info("serving at http://%s:%s/ (Ctrl-C ends it)", shown, listener.getsockname()[1])
     config = uvicorn.Config(
         create_app(corpus, door),
         log_level="warning",

@@ -19,14 +19,20 @@ def find_usages(inference_id: str, endpoints_path: str, configs: Sequence[str] =
         endpoints_path: folder of its definition; run configs of other folders mean other endpoints.
         configs: run configs to look into, besides those in ``run_configs/`` and beside the folder.
     """
-    usages = []
+    return find_all_usages(endpoints_path, configs).get(inference_id, [])
+
+
+def find_all_usages(endpoints_path: str, configs: Sequence[str] = ()) -> dict[str, list[Usage]]:
+    """Find what uses each endpoint that anything uses; see `find_usages`."""
+    usages: dict[str, list[Usage]] = {}
     for path, config in _run_configs(endpoints_path, configs):
         table = (config.get("table") or {}).get("path") if isinstance(config.get("table"), dict) else None
-        if inference_id in _named(config.get("mappings")):
-            usages.append(Usage("pipelines", path))
-            usages.append(Usage("indexes", str(table or path)))
-        elif table and inference_id in _embedded(str(table)):
-            usages.append(Usage("indexes", str(table)))
+        named = _named(config.get("mappings"))
+        for inference_id in named:
+            found = [Usage("pipelines", path), Usage("indexes", str(table or path))]
+            usages.setdefault(inference_id, []).extend(found)
+        for inference_id in _embedded(str(table)) - named if table else ():
+            usages.setdefault(inference_id, []).append(Usage("indexes", str(table)))
     return usages
 
 

@@ -1,0 +1,186 @@
+"""The page's search: hits of one mode as a person reads them, and what a filter can say."""
+
+import html
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.errors import InferenceError
+from pipeline.errors import PipelineError
+from pipeline.search.filters import Filter, matching, parse_filters
+from pipeline.search.open_index import Bools, SearchIndex
+from pipeline.search.retrievers import MODES, available_modes
+from pipeline.search.search import Hit, search
+from pipeline.serve.page.documents import SHOWN_TOKENS, heading, number_of, sources
+
+SNIPPET = 260
+"""Characters of a hit's text: two lines on a wide screen."""
+
+MOST_HITS = 100
+SUGGESTED = 12
+_MARKED = re.compile(r"<em>(.*?)</em>", re.DOTALL)
+
+
+class WrongParameter(InferenceError):
+    """One value of a request is wrong.
+
+    Attributes:
+        parameter: which one, so that the page can say it beside its field.
+    """
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(reason, status=400, type="illegal_argument_exception")
+        self.parameter = parameter
+
+    def to_json(self) -> dict[str, object]:
+        """The error body, with the parameter."""
+        return {**super().to_json(), "parameter": self.parameter}
+
+
+def whole_number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A number of the query string.
+
+    Raises:
+        WrongParameter: it is none, or out of bounds.
+    """
+    value = query.get(name) or str(default)
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise WrongParameter(name, f"[{name}] is a number from {least} to {most}, not [{value}]")
+    return int(value)
+
+
+def filter_of(index: SearchIndex, query: Mapping[str, str]) -> tuple[Filter | None, Bools | None]:
+    """The filter of a request, and which documents it lets through.
+
+    Raises:
+        WrongParameter: it is not understood.
+    """
+    text = query.get("filter", "").strip()
+    try:
+        parsed = parse_filters([text] if text else [])
+        return parsed, None if parsed is None else matching(index, parsed)
+    except (PipelineError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        reason = str(error).removeprefix("--filter ")
+    raise WrongParameter("filter", reason)
+
+
+def search_hits(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
+    """The hits of one search mode.
+
+    Args:
+        index: the index.
+        query: ``q``, ``mode``, and where wanted ``field``, ``filter`` and ``k``.
+
+    Raises:
+        WrongParameter: one of them is wrong.
+    """
+    text, mode, field = query.get("q", ""), query.get("mode", "hybrid"), query.get("field") or None
+    if not text.strip():
+        raise WrongParameter("q", "type what to look for")
+    if mode not in MODES:
+        raise WrongParameter("mode", f"[mode] is one of {', '.join(MODES)}, not [{mode}]")
+    if field is not None and field not in index.text_fields():
+        raise WrongParameter("field", f"there is no field [{field}] to search")
+    k = whole_number(query, "k", 10, 1, MOST_HITS)
+    allowed, _ = filter_of(index, query)
+    started = time.perf_counter()
+    try:
+        hits = search(index, text, mode=mode, field=field, k=k, filter=allowed, explain=True)
+    except PipelineError as error:
+        raise WrongParameter("mode", str(error)) from None
+    took = round((time.perf_counter() - started) * 1000, 1)
+    return {"mode": mode, "ms": took, "hits": _shown(index, hits)}
+
+
+def _shown(index: SearchIndex, hits: list[Hit]) -> list[dict[str, Any]]:
+    numbers = [number_of(index, hit.id) for hit in hits]
+    found = sources(index, numbers)
+    return [
+        {
+            "_id": hit.id,
+            "score": hit.score,
+            **heading(index, found.get(number, {})),
+            "chunk": {name: value for name, value in hit.chunk.to_json().items() if name != "text"},
+            "snippet": snippet(hit.highlight),
+            "parts": hit.parts,
+            "tokens": {
+                name: [asdict(match) for match in matches[:SHOWN_TOKENS]]
+                for name, matches in hit.explanation.items()
+                if matches
+            },
+        }
+        for number, hit in zip(numbers, hits, strict=True)
+    ]
+
+
+def snippet(highlight: str, length: int = SNIPPET) -> list[tuple[str, bool]]:
+    """Cut the text around its first match: pieces of plain text, each with whether it is a match.
+
+    Args:
+        highlight: the text as HTML with ``<em>`` around the matches, as a `Hit` has it.
+        length: characters to keep.
+    """
+    pieces = [
+        (html.unescape(piece), at % 2 == 1) for at, piece in enumerate(_MARKED.split(highlight)) if piece
+    ]
+    before = 0
+    for text, is_match in pieces:
+        if is_match:
+            break
+        before += len(text)
+    else:
+        before = 0
+    start = max(0, before - length // 3)
+    cut, at = [], 0
+    for text, is_match in pieces:
+        shown = text[max(0, start - at) : max(0, start + length - at)]
+        if shown:
+            cut.append((shown, is_match))
+        at += len(text)
+    if start and cut:
+        first, is_match = cut[0]
+        cut[0] = (
+            first if is_match else first.partition(" ")[2] or first,
+            is_match,
+        )  # begins with a whole word
+        cut.insert(0, ("… ", False))
+    if at > start + length:
+        cut.append((" …", False))
+    return cut
+
+
+def suggestions(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
+    """The values that a plain field has, the most frequent first.
+
+    Args:
+        index: the index.
+        query: ``field``, and ``prefix`` that the values begin with.
+    """
+    field, prefix = query.get("field", ""), query.get("prefix", "").lower()
+    if field not in index.state.plain:
+        return {"values": []}
+    column = index.documents[field].filter(pa.array(index.alive))
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = pc.list_flatten(column)
+    counted = pc.value_counts(column.drop_null()).to_pylist()
+    counted.sort(key=lambda one: (-one["counts"], str(one["values"])))
+    fitting = [one for one in counted if str(one["values"]).lower().startswith(prefix)]
+    found = [{"value": one["values"], "documents": one["counts"]} for one in fitting[:SUGGESTED]]
+    return {"values": found}
+
+
+def overview(index: SearchIndex) -> dict[str, Any]:
+    """What the index holds."""
+    return {
+        "table": index.state.table,
+        "documents": index.state.documents,
+        "chunks": index.state.chunks,
+        "fields": [{"name": name, "modes": available_modes(index, name)} for name in index.text_fields()],
+        "modes": available_modes(index, None),
+        "filters": index.state.plain,
+    }
