@@ -67,12 +67,12 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     routes = [
+        *InferenceApi(corpus, open_models).routes(),
+        *OpenAiApi(corpus, open_models).routes(),
         Route("/", root, methods=["GET"]),
         Route("/page/{name}", page_file, methods=["GET"]),
         Route("/health", health, methods=["GET"]),
         Route("/metrics", metrics_page, methods=["GET"]),
-        *InferenceApi(corpus, open_models).routes(),
-        *OpenAiApi(corpus, open_models).routes(),
         *page_routes(corpus, open_models),
     ]
     public = {"/", "/health", *(f"/page/{name}" for name in page)}

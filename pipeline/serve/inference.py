@@ -58,8 +58,9 @@ class InferenceApi:
                 Route(path, self.infer, methods=["POST"]),
                 Route(path, self.delete, methods=["DELETE"]),
             ]
-        # `PUT _inference/<id>/_update` has the form of `<task>/<id>`, so that it has to be tried before it.
-        routes.sort(key=lambda route: not route.path.endswith("_update"))
+        # What is asked most is tried first; and `PUT _inference/<id>/_update`, which has the form of `<task>/<id>`,
+        # before that.
+        routes.sort(key=lambda route: (route.endpoint != self.infer, not route.path.endswith("_update")))
         return [*routes, Route("/_inference", self.get, methods=["GET"])]
 
     @property
