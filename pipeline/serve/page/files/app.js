@@ -18,6 +18,10 @@ async function show() {
     if (tab.dataset.place === place) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
+  if (main.dataset.place !== place) {
+    main.dataset.place = "";
+    main.replaceChildren(notice("Loading …"));
+  }
   try {
     // The index may have changed since: what a place shows is asked for each time it is opened.
     if (main.dataset.place !== place || overview === null) overview = await ask("/api/overview");

@@ -99,22 +99,22 @@ function plot(title, drawing, all) {
 
 const WIDE = 420, HIGH = 150, LEFT = 44, LOW = 20;
 
-function frame(most, labels) {
+function frame(least, most, labels) {
   const svg = draw("svg", {class: "plot", viewBox: `0 0 ${WIDE} ${HIGH + LOW}`, role: "img"});
   for (const share of [0, .5, 1]) {
     const y = HIGH - share * (HIGH - 10);
-    svg.append(draw("line", {class: "axis", x1: LEFT, x2: WIDE, y1: y, y2: y}), draw("text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, short(most * share)));
+    svg.append(draw("line", {class: "axis", x1: LEFT, x2: WIDE, y1: y, y2: y}), draw("text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, short(least + (most - least) * share)));
   }
   svg.append(draw("text", {x: LEFT, y: HIGH + 15}, labels[0]));
   if (labels.length > 1) svg.append(draw("text", {x: WIDE, y: HIGH + 15, "text-anchor": "end"}, labels.at(-1)));
   return svg;
 }
 
-const short = value => value >= 1000 ? `${+(value / 1000).toPrecision(3)}k` : String(+value.toPrecision(3));
+const short = value => value >= 1000 ? `${+(value / 1000).toPrecision(3)}k` : String(+value.toPrecision(4));
 
 function bars(values) {
   const most = Math.max(...values.map(([, value]) => value), 1e-9), step = (WIDE - LEFT) / values.length;
-  const svg = frame(most, values.map(([label]) => label));
+  const svg = frame(0, most, values.map(([label]) => label));
   values.forEach(([label, value, isFailed], at) => {
     const height = Math.max(1, value / most * (HIGH - 10)), width = Math.min(36, Math.max(step - 2, 1));
     svg.append(draw("rect", {class: isFailed ? "bar failed" : "bar", x: LEFT + at * step + (step - width) / 2, y: HIGH - height, width, height, rx: 1.5}, draw("title", {}, `${label}: ${number(value)}`)));
@@ -131,11 +131,13 @@ function series(points) {
 
 function lines(all) {
   const times = [...new Set(all.flatMap(([, points]) => points.map(([time]) => time)))].sort();
-  const most = Math.max(...all.flatMap(([, points]) => points.map(([, value]) => value)), 1e-9);
-  const svg = frame(most, times.map(when));
+  const values = all.flatMap(([, points]) => points.map(([, value]) => value)), most = Math.max(...values);
+  // Measures differ by little: the axis begins a bit below the smallest, and its labels say where.
+  const room = Math.max((most - Math.min(...values)) * .3, Math.abs(most) * .02, 1e-9), least = Math.min(...values) - room;
+  const svg = frame(least, most, times.map(when));
   const x = time => LEFT + (times.length > 1 ? times.indexOf(time) / (times.length - 1) : .5) * (WIDE - LEFT - 8) + 4;
   all.forEach(([name, points], at) => {
-    const places = points.map(([time, value]) => [x(time), HIGH - value / most * (HIGH - 10), time, value]);
+    const places = points.map(([time, value]) => [x(time), HIGH - (value - least) / (most - least) * (HIGH - 10), time, value]);
     svg.append(draw("polyline", {class: `s${at % 4}`, points: places.map(([left, top]) => `${left},${top}`).join(" ")}));
     for (const [left, top, time, value] of places) svg.append(draw("circle", {class: `s${at % 4}`, cx: left, cy: top, r: 3}, draw("title", {}, `${name}, ${when(time)}: ${number(value)}`)));
   });
