@@ -17,6 +17,7 @@ from models.text import Utf16Text
 from pipeline.errors import PipelineError
 from pipeline.search.open_index import SearchIndex
 from transforms.field_values import joined_values
+from transforms.index.texts import PAGED_FIELD
 from transforms.table.parts import open_part
 
 SHOWN_TOKENS = 24
@@ -110,7 +111,6 @@ def _field(index: SearchIndex, name: str, value: Any, source: Mapping[str, Any])
     cut = {field: text.slice(0, min(text.length, LONGEST_TEXT)) for field, text in texts.items()}
     pieces = [texts[one["source_field"]].slice(one["start_offset"], one["end_offset"]) for one in chunks]
     tokens, window = _tokens(index, name, pieces)
-    pages = {field: _page_starts(source, text) for field, text in texts.items()}
     return {
         "name": name,
         "inference_id": index.fields[name].definition["inference_id"],
@@ -118,7 +118,7 @@ def _field(index: SearchIndex, name: str, value: Any, source: Mapping[str, Any])
         "window": window,
         "texts": cut,
         "chunks": [
-            {**_chunk(one), "tokens": count, "page": _page(pages[one["source_field"]], one["start_offset"])}
+            {**_chunk(one), "tokens": count, "page": _page(source, one)}
             for one, count in zip(chunks, tokens, strict=True)
         ],
     }
@@ -147,16 +147,13 @@ def _tokens(index: SearchIndex, name: str, texts: Sequence[str]) -> tuple[list[i
         return [None] * len(texts), None
 
 
-def _page_starts(source: Mapping[str, Any], text: Utf16Text) -> list[int]:
-    """Where the pages of a document start, in UTF-16 code units; empty where it has none."""
+def _page(source: Mapping[str, Any], chunk: Mapping[str, Any]) -> int | None:
+    """The page, from 1, that a chunk begins on; None where that is not known."""
     starts = source.get("page_offsets")
-    if not isinstance(starts, list) or not all(isinstance(start, int) for start in starts):
-        return []
-    return [text.offset(start) for start in sorted(starts) if start <= len(text.text)]
-
-
-def _page(starts: Sequence[int], offset: int) -> int | None:
-    return bisect.bisect_right(starts, offset) or None if starts else None
+    is_known = isinstance(starts, list) and starts and all(type(start) is int for start in starts)
+    if not is_known or chunk["source_field"] != PAGED_FIELD:
+        return None
+    return max(1, bisect.bisect_right(starts, chunk["start_offset"]))
 
 
 def sources(index: SearchIndex, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:

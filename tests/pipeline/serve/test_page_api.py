@@ -131,10 +131,12 @@ def test_documents_are_browsed_and_opened(client: TestClient) -> None:
 
 
 def test_pages_of_a_document(table: IndexTable, index: str, client: TestClient) -> None:
-    table.put({"_id": "paged", "text": "😀 one\ntwo\nthree", "page_offsets": [0, 6, 10]})
+    table.put({"_id": "paged", "text": "😀 one\ntwo\nthree", "page_offsets": [0, 7, 11]})
     update_index(table.path, index)
     opened = client.get("/api/document", params={"id": "paged"}).json()
     assert [one["page"] for one in opened["fields"][0]["chunks"]] == [1, 2, 3]
+    hit = client.get("/api/search", params={"q": "three", "mode": "bm25"}).json()["hits"][0]
+    assert (hit["_id"], hit["chunk"]["page"]) == ("paged", 3)
 
 
 def test_an_update_is_seen_and_what_is_gone_is_said(
