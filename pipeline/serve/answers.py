@@ -14,6 +14,7 @@ from models.errors import InferenceError, bad_request
 from pipeline.errors import PipelineError
 from pipeline.logs import log
 from pipeline.serve.batching import Busy
+from transforms import exact_json
 
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, at most."""
@@ -46,7 +47,11 @@ def as_json(
 def _to_bytes(body: Any) -> bytes:
     try:
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:  # half a surrogate pair, or a number beyond 64 bits, that a document holds
+    except TypeError:  # a document holds a number beyond 64 bits, or half a surrogate pair
+        pass
+    try:
+        return exact_json.dumps(body)
+    except TypeError:
         return json.dumps(body, default=str).encode()
 
 

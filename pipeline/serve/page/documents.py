@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +15,7 @@ from models.open_model import open_model
 from models.text import Utf16Text
 from pipeline.errors import PipelineError
 from pipeline.search.open_index import SearchIndex
+from transforms import exact_json
 from transforms.field_values import joined_values
 from transforms.index.texts import PAGED_FIELD
 from transforms.table.parts import open_part
@@ -99,7 +99,7 @@ def document(index: SearchIndex, wanted: str) -> dict[str, Any]:
     """
     number = number_of(index, wanted)
     row = _row(index, number)
-    source = orjson.loads(row["_source"])
+    source = exact_json.loads(row["_source"])
     plain = {name: row[name] for name in index.state.plain if row.get(name) is not None}
     fields = [_field(index, name, row.get(name), source) for name in index.fields]
     return {"_id": wanted, **heading(index, source), "plain": plain, "_source": source, "fields": fields}
@@ -150,8 +150,9 @@ def _tokens(index: SearchIndex, name: str, texts: Sequence[str]) -> tuple[list[i
 def _page(source: Mapping[str, Any], chunk: Mapping[str, Any]) -> int | None:
     """The page, from 1, that a chunk begins on; None where that is not known."""
     starts = source.get("page_offsets")
-    is_known = isinstance(starts, list) and starts and all(type(start) is int for start in starts)
-    if not is_known or chunk["source_field"] != PAGED_FIELD:
+    if chunk["source_field"] != PAGED_FIELD or not isinstance(starts, list) or not starts:
+        return None
+    if not all(type(start) is int for start in starts):
         return None
     return max(1, bisect.bisect_right(starts, chunk["start_offset"]))
 
@@ -167,7 +168,7 @@ def sources(index: SearchIndex, numbers: Sequence[int]) -> dict[int, dict[str, A
             if place is not None:
                 group, row = place
                 column = _group(path, names[parts[number].as_py()], group)
-                found[number] = orjson.loads(column[row].as_py())
+                found[number] = exact_json.loads(column[row].as_py())
         except OSError:
             continue
     return found

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from models.errors import InferenceError
 from pipeline.errors import PipelineError
+from pipeline.search.filter_columns import open_column
 from pipeline.search.filters import Filter, matching, parse_filters
 from pipeline.search.open_index import Bools, SearchIndex
 from pipeline.search.retrievers import MODES, available_modes
@@ -164,10 +166,11 @@ def suggestions(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     field, prefix = query.get("field", ""), query.get("prefix", "").lower()
     if field not in index.state.plain:
         return {"values": []}
-    column = index.documents[field].filter(pa.array(index.alive))
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.list_flatten(column)
-    counted = pc.value_counts(column.drop_null()).to_pylist()
+    column = open_column(index, field)
+    counted = pc.value_counts(column.values.filter(pa.array(index.alive[column.rows]))).to_pylist()
+    if column.field.type == "date":
+        for one in counted:
+            one["values"] = datetime.fromtimestamp(one["values"] / 1000, UTC).isoformat()
     counted.sort(key=lambda one: (-one["counts"], str(one["values"])))
     fitting = [one for one in counted if str(one["values"]).lower().startswith(prefix)]
     found = [{"value": one["values"], "documents": one["counts"]} for one in fitting[:SUGGESTED]]
@@ -182,5 +185,5 @@ def overview(index: SearchIndex) -> dict[str, Any]:
         "chunks": index.state.chunks,
         "fields": [{"name": name, "modes": available_modes(index, name)} for name in index.text_fields()],
         "modes": available_modes(index, None),
-        "filters": index.state.plain,
+        "filters": {name: field["type"] for name, field in index.state.plain.items()},
     }
