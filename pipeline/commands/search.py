@@ -1,6 +1,7 @@
 """The command `search`: one query shown with its hits, or a file of queries as JSON lines."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.search.open_index import SearchIndex
     from pipeline.search.search import Hit, SearchOptions
 
-SHOWN_CHARACTERS = 500
+SHOWN_CHARACTERS = 200
 SHOWN_TOKENS = 12
 
 
@@ -37,6 +38,13 @@ def search(
     ] = "hybrid",
     field: Field = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of documents.")] = 10,
+    start: Annotated[
+        int, typer.Option("--from", min=0, help="Number of documents to pass over, as in Elasticsearch.")
+    ] = 0,
+    fields: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Show these fields of each document.")
+    ] = None,
+    source: Annotated[bool, typer.Option("--source", help="Show each document's _source.")] = False,
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,11 +66,19 @@ def search(
     from pipeline.search.search import SearchOptions
 
     options = SearchOptions(
-        mode, field, k, parse_filters(filters or []), fusion, _weights(weights), pruning_of(pruning), explain
+        mode,
+        field,
+        start + k,
+        parse_filters(filters or []),
+        fusion,
+        _weights(weights),
+        pruning_of(pruning),
+        explain,
     )
     opened = SearchIndex(index_path(index, overrides))
     if query is not None and queries is None:
-        _answer(opened, query, options, output)
+        names = fields.split(",") if fields else []
+        _answer(opened, query, options, output, Shown(start, tuple(names), source))
     elif queries is not None and query is None:
         _answer_file(opened, queries, options)
     else:
@@ -87,31 +103,67 @@ def _answer_file(index: "SearchIndex", file: str, options: "SearchOptions") -> N
         print_json({"query_id": name, "hits": [hit.to_json() for hit in hits]}, indent=None)
 
 
-def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: str) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of the documents of a search.
+
+    Attributes:
+        start: documents to pass over.
+        fields: fields to show.
+        source: whether to show the whole ``_source``.
+    """
+
+    start: int
+    fields: tuple[str, ...]
+    source: bool
+
+    def of(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a document that were asked for."""
+        shown: dict[str, Any] = {"_source": dict(source)} if self.source else {}
+        if self.fields:
+            shown["fields"] = {name: source.get(name) for name in self.fields}
+        return shown
+
+
+def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: str, shown: Shown) -> None:
     from pipeline.search.search import search
+    from pipeline.search.sources import read_sources, title_of
 
-    hits = search(index, query, options)
+    hits = search(index, query, options)[shown.start :]
+    is_asked = shown.source or bool(shown.fields)
+    sources = read_sources(index, [hit.id for hit in hits]) if is_asked or output != "json" else {}
     if output == "json":
-        print_json({"hits": [hit.to_json() for hit in hits]}, indent=None)
+        found = [{**hit.to_json(), **shown.of(sources.get(hit.id, {}))} for hit in hits] if is_asked else None
+        print_json({"hits": found if is_asked else [hit.to_json() for hit in hits]}, indent=None)
         return
-    rows = [
-        (rank, f"{hit.score:.4f}", hit.id, _best_chunk(index, query, hit, options))
-        for rank, hit in enumerate(hits, 1)
-    ]
-    print_table(("#", "score", "_id", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
+    rows = []
+    for rank, hit in enumerate(hits, shown.start + 1):
+        source = sources.get(hit.id, {})
+        asked = shown.of(source)
+        chosen = asked.get("_source") or asked.get("fields") or {}
+        name = "\n".join(dict.fromkeys([title_of(source) or hit.id, hit.id]))
+        rows.append((rank, f"{hit.score:.4f}", name, _best_chunk(index, query, hit, options, chosen)))
+    print_table(("#", "score", "document", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
 
 
-def _best_chunk(index: "SearchIndex", query: str, hit: "Hit", options: "SearchOptions") -> Any:
-    """A hit's best chunk with the query's words marked, and below it the tokens that met."""
+def _best_chunk(
+    index: "SearchIndex", query: str, hit: "Hit", options: "SearchOptions", fields: Mapping[str, Any]
+) -> Any:
+    """Some two lines of a hit's best chunk around the query's words, chosen fields, and the tokens that met."""
     from rich.text import Text
 
     from pipeline.search.explain import highlighted
+    from pipeline.search.sources import snippet
 
-    shown = Text(printable(hit.chunk.text))
+    whole = Text(printable(hit.chunk.text.replace("\n", " ")))
     unit = index.unit_of(options.field or index.text_fields()[0])
-    for start, end in highlighted(unit, hit.chunk.text, query):
-        shown.stylize("bold yellow", start, end)
-    shown.truncate(SHOWN_CHARACTERS, overflow="ellipsis")
+    spans = highlighted(unit, hit.chunk.text, query)
+    for start, end in spans:
+        whole.stylize("bold yellow", start, end)
+    start, end = snippet(len(whole), spans, SHOWN_CHARACTERS)
+    shown = Text("…" if start else "") + whole[start:end] + ("…" if end < len(whole) else "")
+    for name, value in fields.items():
+        shown.append(printable(f"\n{name}: {str(value)[:SHOWN_CHARACTERS]}"), style="dim")
     if hit.chunk.page is not None:
         shown.append(f"\npage {hit.chunk.page}", style="dim")
     for name, matches in hit.explanation.items():

@@ -1,0 +1,48 @@
+"""What a hit says of its document: title, fields, and the part of a chunk around the match."""
+
+import json
+
+import pytest
+from support.small_run import SmallRun, document
+
+from pipeline.search.sources import snippet, title_of
+
+
+@pytest.mark.parametrize(
+    ("length", "spans", "shown"),
+    [
+        (50, [], (0, 50)),
+        (500, [], (0, 100)),
+        (500, [(300, 310)], (255, 355)),
+        (500, [(495, 500)], (400, 500)),
+    ],
+)
+def test_the_match_is_in_the_middle(length, spans, shown):
+    assert snippet(length, spans, 100) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [({"title": " A "}, "A"), ({"title": "", "path": "a/b.md"}, "a/b.md"), ({"name": 3}, ""), ({}, "")],
+)
+def test_what_names_a_document(source, title):
+    assert title_of(source) == title
+
+
+def test_fields_source_and_pages_of_hits(tmp_path, capsys):
+    job = SmallRun(tmp_path)
+    job.write([document(number) for number in range(9)])
+    assert job.run("--quiet") == 0
+    capsys.readouterr()
+
+    def found(*arguments):
+        assert job.run("Edition of document 3", "--mode", "bm25", *arguments, command="search") == 0
+        return capsys.readouterr().out
+
+    hits = json.loads(found("--format", "json", "--k", "4", "--fields", "year,title", "--source"))["hits"]
+    assert hits[0]["fields"] == {"year": 2003, "title": "Title 3"}
+    assert hits[0]["_source"] == {name: value for name, value in document(3).items() if name != "_id"}
+    later = json.loads(found("--format", "json", "--from", "2", "--k", "2"))["hits"]
+    assert [hit["_id"] for hit in later] == [hit["_id"] for hit in hits[2:]]
+    assert "_source" not in later[0]
+    assert "Title 3" in found("--k", "1")
