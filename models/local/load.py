@@ -12,14 +12,11 @@ from models.local.architectures.torchscript import ScriptedModel
 from models.local.checkpoint import OpenCheckpoint
 from models.local.dense import Compute, DenseEmbedder
 from models.local.device import choose_device, choose_dtype, must_agree
-from models.local.engine.batching import TokenBatch
+from models.local.engine.batching import CPU_TOKENS, GPU_TOKENS, TokenBatch
 from models.local.engine.workers import Workers, allocations, usable_cores
 from models.local.settings import dimensions_of, similarity_of
 from models.local.sparse import SparseEmbedder, SparseRows, read_idf
 from models.local.weights import read_json, read_tensors
-
-CPU_TOKENS, GPU_TOKENS = 1024, 65_536
-"""Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
 
 _CODE_OF_ITS_OWN = (
     "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"

@@ -13,7 +13,7 @@ from models.open_model import open_model
 from pipeline.api.frame import Frame
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.load import load_config
-from pipeline.report.summary import RunSummary
+from pipeline.report.run_json import RunSummary
 
 
 def run(

@@ -10,7 +10,7 @@ from pipeline.commands.output import counted, extraction_rows, print_json, print
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig
-    from pipeline.report.summary import RunSummary
+    from pipeline.report.run_json import RunSummary
 
 
 @app.command(epilog="Example: semantic-ingest run run_configs/quickstart.yaml --set runner.device=cpu")

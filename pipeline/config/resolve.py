@@ -15,7 +15,7 @@ from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from transforms.read.columns import DocumentShape
 from transforms.records import SemanticField
-from transforms.table.fingerprint import make_fingerprint
+from transforms.table.fingerprint import FieldIdentity, make_fingerprint
 from transforms.table.schema import TABLE_FORMAT, SemanticColumn, TableLayout
 
 
@@ -38,6 +38,16 @@ class ResolvedField:
     column: SemanticColumn
     embedding_fingerprint: str
     search_inference_id: str
+
+    @property
+    def identity(self) -> FieldIdentity:
+        """What the field's chunks depend on, for the fingerprint of rows."""
+        return FieldIdentity(
+            self.embedding_fingerprint,
+            inference_ids=(self.endpoint.inference_id, self.search_inference_id),
+            sources=self.field.sources,
+            chunking=self.field.chunking.to_json(),
+        )
 
     @property
     def name(self) -> str:
@@ -140,20 +150,18 @@ def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
 def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
     plain = {field.name: field.arrow_type for field in config.mappings.columns()}
     # Whether a column holds lists is no part of the fingerprint: rows get their lists by being copied.
-    row = [TABLE_FORMAT, [asdict(field) for field in config.mappings.columns()], config.mappings.analyzers()]
-    parts = {field.name: (field.embedding_fingerprint, _depends_on(field)) for field in fields}
+    fingerprint = make_fingerprint(
+        {field.name: field.identity for field in fields},
+        columns=[asdict(field) for field in config.mappings.columns()],
+        analyzers=config.mappings.analyzers(),
+        lists=sorted(config.table.lists),
+    )
     return TableLayout(
         plain=plain,
         semantic=tuple(field.column for field in fields),
-        fingerprint=make_fingerprint(parts, row=[*row, sorted(config.table.lists)]),
+        fingerprint=fingerprint,
         description=json.dumps(_describe(config, fields), sort_keys=True),
     )
-
-
-def _depends_on(field: ResolvedField) -> list[Any]:
-    """What makes the row be written again when it changes, though each text would get the same embedding."""
-    ids = [field.endpoint.inference_id, field.search_inference_id]
-    return [ids, field.field.sources, field.field.chunking.to_json()]
 
 
 def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.summary import RunSummary
+from pipeline.report.run_json import RunSummary
 
 TEMPLATE = "page.html.j2"
 WIDTH, HEIGHT = 640, 160

@@ -15,7 +15,7 @@ import orjson
 from pipeline.config.run_config import RunConfig
 from pipeline.logs import log
 from pipeline.report.page import render_report
-from pipeline.report.summary import RunSummary
+from pipeline.report.run_json import RunSummary
 from pipeline.report.telemetry import export_opentelemetry, write_prometheus
 from transforms import files
 

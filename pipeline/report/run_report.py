@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.config.resolve import ResolvedConfig
 from pipeline.logs import log, logs_json
 from pipeline.report.record import keep_record, package_versions
+from pipeline.report.run_json import RunSummary
 from pipeline.report.stages import Stages
-from pipeline.report.summary import RunSummary
 from pipeline.stop import Work
 from pipeline.table.open_runs import RunContext
 from transforms.handover.progress import read_progress

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pipeline.report.progress import Shows, progress_bar, progress_lines
-from pipeline.report.summary import Sample, Stage
+from pipeline.report.run_json import Sample, Stage
 from pipeline.report.throughput import Counts, Sampler
 
 View = Literal["bar", "lines"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.logs import log
-from pipeline.report.summary import RunSummary
+from pipeline.report.run_json import RunSummary
 from transforms import files
 
 PREFIX = "semantic_ingest"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.report.summary import Sample
+from pipeline.report.run_json import Sample
 
 MOST_SAMPLES = 240
 """When there are more, every second one is dropped and the interval doubles: any run fits one chart."""

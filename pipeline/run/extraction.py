@@ -2,7 +2,7 @@
 
 from deltalake import DeltaTable
 
-from pipeline.report.summary import ExtractionSummary, SlowFile
+from pipeline.report.run_json import ExtractionSummary, SlowFile
 from pipeline.run.plan import PlannedRun
 from transforms.handover.extraction import read_extraction
 from transforms.read.extract.library import library_version

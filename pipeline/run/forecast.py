@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from pipeline.config.resolve import ResolvedConfig, ResolvedField, resolve
 from pipeline.config.run_config import RunConfig
+from pipeline.report.run_json import ExtractionSummary
 from pipeline.report.run_report import RunReport
-from pipeline.report.summary import ExtractionSummary
 from pipeline.run import graph
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import check_fields, check_source

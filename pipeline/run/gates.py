@@ -15,8 +15,8 @@ from deltalake import DeltaTable
 from pipeline.config.run_config import GateConfig, GatesConfig, RunConfig
 from pipeline.errors import GateFailed
 from pipeline.evaluation.evaluate import evaluate_index
+from pipeline.report.run_json import GateResult
 from pipeline.report.run_report import RunReport
-from pipeline.report.summary import GateResult
 from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
 from pipeline.table.delta import active_parts

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from pipeline.config.resolve import ResolvedField
 from pipeline.errors import PipelineError, TooManyFailures
+from pipeline.report.run_json import reasons_of
 from pipeline.report.run_report import RunReport
-from pipeline.report.summary import reasons_of
 from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun, unreadable_failures
 from transforms import files

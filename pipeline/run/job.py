@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from pipeline.config.resolve import ResolvedConfig, resolve
 from pipeline.config.run_config import RunConfig
+from pipeline.report.run_json import RunSummary, work_of
 from pipeline.report.run_report import RunReport
-from pipeline.report.summary import RunSummary, work_of
 from pipeline.run.changes import Changes, collect_changes
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
+from pipeline.report.run_json import CHUNK_COUNTS
 from pipeline.report.run_report import RunReport
-from pipeline.report.summary import CHUNK_COUNTS
 from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
 from pipeline.table.delta import commit, commit_description, open_table, update_manifest

@@ -6,10 +6,13 @@ the row as a whole. Where only the second part of a field changed, its embedding
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from transforms.table.schema import TABLE_FORMAT
 
 NO_EMBEDDING = ""
 """In a row's fingerprint: the row was kept when the field's model changed, and has no embedding in that field."""
@@ -17,16 +20,42 @@ NO_EMBEDDING = ""
 _ROW = "_row"
 
 
-def make_fingerprint(fields: Mapping[str, tuple[str, Any]], row: Any) -> str:
+@dataclass(frozen=True)
+class FieldIdentity:
+    """What the chunks of a semantic field depend on besides the document.
+
+    Attributes:
+        embedding: fingerprint of the model, which changes when the same text would get another embedding.
+        inference_ids: the endpoints that embed documents and queries.
+        sources: the fields whose texts are embedded.
+        chunking: the chunking settings as JSON.
+    """
+
+    embedding: str
+    inference_ids: tuple[str, str]
+    sources: tuple[str, ...]
+    chunking: Mapping[str, Any]
+
+
+def make_fingerprint(
+    fields: Mapping[str, FieldIdentity],
+    columns: Sequence[Mapping[str, Any]],
+    analyzers: Mapping[str, str],
+    lists: Sequence[str],
+) -> str:
     """Make the fingerprint of the rows that a run writes.
 
     Args:
-        fields: semantic field -> fingerprint of its embedding, which changes when the same text would get another
-            one, and what else the field's chunks depend on, as JSON values.
-        row: what the row as a whole depends on, as JSON values.
+        fields: semantic field -> what its chunks depend on.
+        columns: the plain columns: name, type, format and whatever else shapes their values.
+        analyzers: text field -> its analyzer.
+        lists: the columns that the config makes lists, sorted.
     """
-    parts = {name: f"{embedding}.{_digest(other)}" for name, (embedding, other) in fields.items()}
-    return _to_json({**parts, _ROW: _digest(row)})
+    parts = {
+        name: f"{one.embedding}.{_digest([one.inference_ids, one.sources, one.chunking])}"
+        for name, one in fields.items()
+    }
+    return _to_json({**parts, _ROW: _digest([TABLE_FORMAT, columns, analyzers, lists])})
 
 
 def embedding_fingerprints(fingerprint: str) -> dict[str, str]:

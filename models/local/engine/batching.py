@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+CPU_TOKENS, GPU_TOKENS = 1024, 65_536
+"""Tokens of a batch: on a CPU what lies in the caches, on a GPU what fills it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedTexts:

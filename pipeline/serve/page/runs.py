@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.kept import read_evaluations
 from pipeline.report.page import render_report
 from pipeline.report.record import read_runs
-from pipeline.report.summary import GateResult, RunSummary, Stage
+from pipeline.report.run_json import GateResult, RunSummary, Stage
 from pipeline.serve.corpus import Corpus
 from pipeline.table.history import history
 from pipeline.table.open_runs import open_runs

@@ -6,7 +6,7 @@ from support.nights import document
 
 from pipeline.report.page import bars, histogram_bars, rates, render_report
 from pipeline.report.record import read_runs
-from pipeline.report.summary import GateResult, RunSummary
+from pipeline.report.run_json import GateResult, RunSummary
 
 
 class Page(HTMLParser):

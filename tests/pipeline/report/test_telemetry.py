@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 from support.nights import document
 
-from pipeline.report.summary import RunSummary
+from pipeline.report.run_json import RunSummary
 from pipeline.report.telemetry import opentelemetry_wanted, prometheus_text, write_prometheus
 
 
