@@ -48,7 +48,8 @@ class DocumentForm:
 
 def chunks_name(name: str) -> str:
     """Field of a `nested` document that holds the chunks of a semantic field."""
-    return f"{name}_chunks"
+    # It stands at the top: below a text that has the semantic field as a multi-field there is no place for it.
+    return f"{name.replace('.', '_')}_chunks"
 
 
 def documents(rows: TableRows, part: str, form: DocumentForm) -> Iterator[tuple[str, bytes]]:

@@ -1,6 +1,6 @@
 """The Elasticsearch index that exported documents fit into: its settings and its mapping."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,10 +30,11 @@ def index_body(rows: TableRows, form: DocumentForm, vector_index: str | None = N
     Args:
         rows: the rows of the table.
         form: how documents are written.
-        vector_index: how dense vectors are indexed; None leaves that to the mapping, or the cluster's default.
+        vector_index: how dense vectors are indexed; None leaves that to the mapping's `index_options`, or the
+            cluster's default.
 
     Raises:
-        PipelineError: no such kind of vector index, or a field's name is taken.
+        PipelineError: no such kind of vector index, a field's name is taken, or the form has no multi-fields.
     """
     if vector_index is not None and vector_index not in VECTOR_INDEXES:
         raise PipelineError(
@@ -41,15 +42,18 @@ def index_body(rows: TableRows, form: DocumentForm, vector_index: str | None = N
             f"{', '.join(VECTOR_INDEXES)}"
         )
     mappings = dict(rows.snapshot.description["mappings"])
-    dropped = set() if form.form in ("semantic_text", "legacy") else set(rows.fields)
-    properties = _properties(mappings.get("properties", {}), "", rows, form, vector_index, dropped)
+    # Where routing is required, the cluster would refuse every document, since the table keeps none.
+    mappings.pop("_routing", None)
+    found: dict[str, Mapping[str, Any]] = {}
+    properties = _properties(mappings.get("properties", {}), "", rows, form, vector_index, found)
     if form.form == "nested":
-        for name, described in rows.fields.items():
+        for name, field in found.items():
             if chunks_name(name) in properties:
                 raise PipelineError(
                     f"the chunks of [{name}] go into [{chunks_name(name)}], and the mapping has such a field"
                 )
-            properties[chunks_name(name)] = _chunks(described["model_settings"], form, vector_index)
+            settings, options = rows.fields[name]["model_settings"], field.get("index_options")
+            properties[chunks_name(name)] = _chunks(settings, form, vector_index, options or {})
     mappings["properties"] = properties
     mappings["_meta"] = {**mappings.get("_meta", {}), "semantic_ingest": identity(rows, form)}
     return {"settings": {"index": _settings(rows, form)}, "mappings": mappings}
@@ -94,23 +98,55 @@ def _properties(
     rows: TableRows,
     form: DocumentForm,
     vector_index: str | None,
-    dropped: Collection[str],
+    found: dict[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The mapping's fields as the target has them; `dropped` fields are no longer copied to."""
+    """The mapping's fields as the target has them; the definitions of semantic ones are put into `found`."""
     result = {}
     for name, definition in properties.items():
         full = f"{prefix}{name}"
         if "properties" in definition:
-            inner = _properties(definition["properties"], f"{full}.", rows, form, vector_index, dropped)
+            inner = _properties(definition["properties"], f"{full}.", rows, form, vector_index, found)
             result[name] = {**definition, "properties": inner}
             continue
-        field = dict(definition)
-        targets = [target for target in field.pop("copy_to", ()) if target not in dropped]
-        if targets:
+        field = {"type": "object", **definition}
+        if targets := _targets(field.pop("copy_to", ()), rows, form):
             field["copy_to"] = targets
+        if "fields" in field:
+            field["fields"] = _multi_fields(full, field["fields"], rows, form, vector_index, found)
         if full in rows.fields:
+            found[full] = definition
             field = _semantic(full, field, rows.fields[full], form, vector_index)
         result[name] = field
+    return result
+
+
+def _targets(names: Sequence[str], rows: TableRows, form: DocumentForm) -> list[str]:
+    """Where a field's value is copied to; no semantic field where documents bring its text or its chunks."""
+    return [name for name in names if form.form in ("semantic_text", "legacy") or name not in rows.fields]
+
+
+def _multi_fields(
+    parent: str,
+    fields: Mapping[str, Any],
+    rows: TableRows,
+    form: DocumentForm,
+    vector_index: str | None,
+    found: dict[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    result = {}
+    for name, definition in fields.items():
+        full = f"{parent}.{name}"
+        if full not in rows.fields:
+            result[name] = definition
+            continue
+        found[full] = definition
+        if form.form in ("legacy", "own_chunks"):
+            raise PipelineError(
+                f"[{full}] is a multi-field, and documents of this form hold the result in the field itself; export "
+                "without --legacy and --no-overlap"
+            )
+        if form.form == "semantic_text":
+            result[name] = _semantic(full, dict(definition), rows.fields[full], form, vector_index)
     return result
 
 
@@ -122,7 +158,7 @@ def _semantic(
     vector_index: str | None,
 ) -> dict[str, Any]:
     if form.form == "nested":
-        return {"type": "text"}
+        return {"type": "text", **{key: field[key] for key in ("copy_to", "fields") if field.get(key)}}
     settings = described["model_settings"]
     field["inference_id"] = form.inference_id(name, described)
     if name in form.inference_ids:
@@ -135,9 +171,13 @@ def _semantic(
     return field
 
 
-def _chunks(settings: Mapping[str, Any], form: DocumentForm, vector_index: str | None) -> dict[str, Any]:
+def _chunks(
+    settings: Mapping[str, Any], form: DocumentForm, vector_index: str | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A `nested` field of chunks; `options` are the `index_options` of the semantic field."""
     if settings["task_type"] == "sparse_embedding":
         embedding: dict[str, Any] = {"type": "sparse_vector"}
+        indexed = options.get("sparse_vector")
     else:
         element = settings.get("element_type") or "float"
         embedding = {
@@ -147,8 +187,10 @@ def _chunks(settings: Mapping[str, Any], form: DocumentForm, vector_index: str |
             "index": True,
             "similarity": "l2_norm" if element == "bit" else settings.get("similarity") or "cosine",
         }
-        if vector_index is not None:
-            embedding["index_options"] = {"type": vector_index}
+        indexed = {"type": vector_index} if vector_index is not None else options.get("dense_vector")
+    if indexed:
+        # How numbers are stored is a matter of the field here, and of the form.
+        embedding["index_options"] = {key: value for key, value in indexed.items() if key != "element_type"}
     offset = {"type": "integer"}
     return {
         "type": "nested",

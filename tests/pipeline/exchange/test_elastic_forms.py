@@ -134,6 +134,110 @@ def test_nested_vectors_are_the_tables(job: SmallRun, tmp_path: Path, vectors: s
             )
 
 
+SEMANTIC = {"type": "semantic_text", "inference_id": ".hashing-dense"}
+BBQ = {"type": "bbq_hnsw", "m": 24, "rescore_vector": {"oversample": 2.0}}
+PRUNED = {"prune": True, "pruning_config": {"tokens_freq_ratio_threshold": 3}}
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A mapping as clusters have them: multi-fields, copies, parameters that only the cluster understands."""
+    small = SmallRun(tmp_path_factory.mktemp("rich"))
+    small.config["mappings"] = {
+        "dynamic": "strict",
+        "_meta": {"owner": "search"},
+        "_routing": {"required": True},
+        "properties": {
+            "title": {
+                "type": "text",
+                "copy_to": ["all", "sparse"],
+                "fields": {
+                    "keyword": {"type": "keyword", "ignore_above": 256},
+                    "semantic": {**SEMANTIC, "index_options": {"dense_vector": BBQ}},
+                },
+            },
+            "all": {"type": "text", "store": True},
+            "sparse": {
+                "type": "semantic_text",
+                "inference_id": ".hashing-sparse",
+                "index_options": {"sparse_vector": PRUNED},
+                "fields": {"raw": {"type": "keyword"}},
+            },
+            "meta": {"properties": {"body": SEMANTIC, "place": {"type": "geo_point"}}},
+            "raw": {"type": "object", "enabled": False, "dynamic": False},
+            "by": {"type": "nested", "properties": {"name": {"type": "keyword"}}},
+        },
+    }
+    places = {"place": {"lat": 1.0, "lon": 2.0}}
+    small.write(
+        [
+            {"_id": "a", "title": ["Red fox 🦊.", "Again."], "meta": {"body": "In a box.", **places}},
+            {"_id": "b", "sparse": "own words", "by": [{"name": "x"}], "raw": {"any": 1}},
+        ]
+    )
+    assert small.run() == 0
+    return small
+
+
+def test_an_index_has_the_whole_mapping(rich: SmallRun, tmp_path: Path) -> None:
+    index, lines, _ = export(rich, tmp_path / "bulk")
+    assert check_bulk(lines, index["mappings"]) == (2, 6)
+    mapping = index["mappings"]
+    given, properties = rich.config["mappings"]["properties"], mapping["properties"]
+    assert (mapping["dynamic"], mapping["_meta"]["owner"]) == ("strict", "search")
+    assert "_routing" not in mapping
+    for name in ("all", "raw", "by"):
+        assert properties[name] == given[name]
+    assert properties["meta"]["properties"]["place"] == {"type": "geo_point"}
+    assert properties["title"]["copy_to"] == ["all", "sparse"]
+    fields = properties["title"]["fields"]
+    assert fields["keyword"] == given["title"]["fields"]["keyword"]
+    assert fields["semantic"]["index_options"] == {"dense_vector": BBQ}
+    assert fields["semantic"]["model_settings"]["dimensions"] == 64
+    assert properties["sparse"]["index_options"] == {"sparse_vector": PRUNED}
+    results = sent(lines)["a"]["_inference_fields"]
+    assert list(results["title.semantic"]["inference"]["chunks"]) == ["title"]
+    assert results.keys() == {"title.semantic", "sparse", "meta.body"}
+
+
+def test_nested_chunks_are_indexed_as_the_mapping_says(rich: SmallRun, tmp_path: Path) -> None:
+    index, lines, _ = export(rich, tmp_path / "bulk", "--profile", "nested")
+    properties = index["mappings"]["properties"]
+    embeddings = {
+        name: field["properties"]["embedding"]
+        for name, field in properties.items()
+        if name.endswith("_chunks")
+    }
+    assert embeddings["title_semantic_chunks"]["index_options"] == BBQ
+    assert embeddings["sparse_chunks"]["index_options"] == PRUNED
+    assert "index_options" not in embeddings["meta_body_chunks"]
+    assert properties["title"]["copy_to"] == ["all"]
+    assert properties["title"]["fields"].keys() == {"keyword"}
+    assert properties["sparse"] == {"type": "text", "fields": {"raw": {"type": "keyword"}}}
+    assert sent(lines)["a"]["title_semantic_chunks"][0]["source_field"] == "title"
+
+
+@pytest.mark.parametrize("profile", ["semantic_text", "nested"])
+def test_an_option_wins_over_the_mapping(rich: SmallRun, tmp_path: Path, profile: str) -> None:
+    index, _, _ = export(rich, tmp_path / "bulk", "--profile", profile, "--vector-index", "flat")
+    properties = index["mappings"]["properties"]
+    if profile == "nested":
+        options = properties["title_semantic_chunks"]["properties"]["embedding"]["index_options"]
+    else:
+        options = properties["title"]["fields"]["semantic"]["index_options"]["dense_vector"]
+    assert options == {"type": "flat"}
+    assert str(PRUNED) in str(properties), "sparse vectors have no such choice"
+
+
+@pytest.mark.parametrize("option", ["--legacy", "--no-overlap"])
+def test_results_inside_a_field_need_one_that_is_no_multi_field(
+    rich: SmallRun, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "elasticsearch", str(rich.config_path), str(tmp_path / "bulk"), option]) == 1
+    assert "[title.semantic] is a multi-field" in capsys.readouterr().err
+    assert not (tmp_path / "bulk").exists()
+
+
 def test_legacy_and_own_chunks(job: SmallRun, tmp_path: Path) -> None:
     index, lines, _ = export(job, tmp_path / "legacy", "--legacy")
     assert index["settings"]["index"]["mapping.semantic_text.use_legacy_format"] is True
