@@ -268,7 +268,7 @@ def _count_fingerprint(path: str, log: TableLog, fingerprint: str | None, found:
                 column = pq.read_table(handle, columns=["fingerprint"]).column("fingerprint")
         except (pa.ArrowException, OSError):
             continue
-        count += int(pc.sum(pc.equal(column, fingerprint)).as_py() or 0)
+        count += int(pc.sum(pc.equal(column.cast(pa.string()), fingerprint)).as_py() or 0)
     return count
 
 

@@ -8,13 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 import yaml
 from deltalake import DeltaTable
 
 from pipeline import open_index
 from pipeline.__main__ import main
+from pipeline.evaluation.judgements import load_queries
 from pipeline.search.filters import parse_filters
 
 SEMANTIC = {"type": "semantic_text", "inference_id": ".hashing-dense"}
@@ -47,7 +48,7 @@ class Job:
         return json.loads((self.out / "run.json").read_text())
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        table = pa.table(DeltaTable(str(self.out / "table")).to_pyarrow_table())
+        table = ds.dataset(DeltaTable(str(self.out / "table")).file_uris()).to_table()
         return {row["_id"]: row for row in table.to_pylist()}
 
     def ids(self, query: Any) -> list[str]:
@@ -334,3 +335,20 @@ def test_a_key_twice_in_a_config_is_an_error_with_both_lines(tmp_path, capsys):
     assert main(["run", str(path)]) == 2
     assert "line 11" in (told := capsys.readouterr().err) or "source" in told
     assert "twice" in told
+
+
+def test_a_table_that_another_program_compacted_goes_on(tmp_path):
+    documents = [{"_id": f"d{number}", "text": f"one {number}"} for number in range(6)]
+    job = Job(tmp_path, lines(tmp_path / "in.jsonl", *documents))
+    job.config["table"]["part_rows"] = 2
+    assert job.run() == 0
+    DeltaTable(str(job.out / "table")).optimize.compact()
+    for command in ("run", "index", "verify"):
+        assert job.run(command=command) == 0
+    assert job.ids({"match_all": {}}) == [f"d{number}" for number in range(6)]
+
+
+def test_queries_may_begin_with_a_bom_and_hold_any_line_separator(tmp_path):
+    path = tmp_path / "queries.jsonl"
+    path.write_text('\ufeff{"_id": "q1", "text": "a\u2028b"}\n{"_id": "q2", "text": "c"}\n')
+    assert load_queries(path) == {"q1": "a\u2028b", "q2": "c"}
