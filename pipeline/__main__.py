@@ -30,8 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; those of the process by default.
     """
-    from pipeline.errors import PipelineError
+    from pipeline.errors import ConfigError, PipelineError, is_out_of_memory
     from pipeline.logs import configure_logging
+    from pipeline.terminal import show_error
 
     configure_logging()
     try:
@@ -39,19 +40,24 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(str(error), lines=isinstance(error, ConfigError))
         return error.exit_code
     except OSError as error:
         # A full disk, a missing right, a mount that went away: the system's own words say it best.
         where = f" [{error.filename}]" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        show_error(f"{error.strerror or error}{where}")
         return 1
     except Exception as error:
         from models.errors import InferenceError
 
-        if not isinstance(error, InferenceError):
+        if isinstance(error, InferenceError):
+            show_error(error.reason)
+        elif is_out_of_memory(error):
+            show_error(
+                "there is not enough memory; smaller parts, batches or fewer workers need less, or raise ulimit -v"
+            )
+        else:
             raise
-        print(f"error: {error.reason}", file=sys.stderr)
         return 1
     return 0
 

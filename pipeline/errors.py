@@ -9,6 +9,8 @@ PipelineError        1  the run could not be done
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from pipeline.terminal import one_line
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The known word most like `word`, as the end of a message; empty where none is like it.
@@ -39,9 +41,10 @@ class ConfigError(PipelineError):
 
     def __init__(self, where: str, problems: list[str]) -> None:
         self.problems = sorted(problems, key=_line_of)
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        lines = "".join(f"\n  - {one_line(problem)}" for problem in self.problems)
+        where = one_line(where)
         several = f"{where}: {len(problems)} problems{lines}"
-        super().__init__(f"{where}: {problems[0]}" if len(problems) == 1 else several)
+        super().__init__(f"{where}: {one_line(problems[0])}" if len(problems) == 1 else several)
 
 
 def _line_of(problem: str) -> int:
@@ -81,3 +84,24 @@ def is_explained(error: BaseException) -> bool:
     from models.errors import InferenceError
 
     return isinstance(error, KeyboardInterrupt | SystemExit | OSError | InferenceError | PipelineError)
+
+
+_OUT_OF_MEMORY = (
+    "can't start new thread",
+    "failed to map segment",
+    "Cannot allocate memory",
+    "memory allocation",
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that there is not enough memory, as it does under ``ulimit -v``."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, RuntimeError | ImportError) and any(
+            text in str(error) for text in _OUT_OF_MEMORY
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

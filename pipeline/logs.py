@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pipeline.errors import is_explained, original_error
+from pipeline.terminal import one_line, printable, printable_json
 
 log = logging.getLogger("semantic_ingest")
 
@@ -18,9 +19,7 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
     Called before Beam is imported: Beam warns of cloud packages that nobody asked for while it is being imported.
     """
     handler = _Stderr()
-    handler.setFormatter(
-        _JsonFormatter() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s")
-    )
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     handler.addFilter(_is_worth_showing)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
@@ -82,6 +81,12 @@ def _is_worth_showing(record: logging.LogRecord) -> bool:
     return not any(text in message for text in _NOT_WORTH_SHOWING)
 
 
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{record.levelname}: {one_line(record.getMessage())}"
+        return f"{line}\n{printable(self.formatException(record.exc_info))}" if record.exc_info else line
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -93,4 +98,4 @@ class _JsonFormatter(logging.Formatter):
         entry |= getattr(record, "fields", {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return printable_json(json.dumps(entry, ensure_ascii=False))

@@ -10,6 +10,7 @@ from models.endpoints.secrets import secret_paths
 from models.endpoints.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, Service
 from models.endpoints.setting_checks import check_deployment, check_one_of, check_settings
 from models.errors import ValidationError, bad_request
+from models.text import java_string
 
 ELSER_MODELS = (".elser_model_1", ".elser_model_2", ".elser_model_2_linux-x86_64")
 RERANK_MODELS = (".rerank-v1", ".rerank-v1_linux-x86_64")
@@ -144,8 +145,8 @@ def find_service(body: Any) -> tuple[str, Service]:
     name = body.get("service")
     if name is None:
         bad_request("Inference endpoint configuration is missing a service")
-    if name not in SERVICES:
-        bad_request(f"Unknown service [{name}]")
+    if not isinstance(name, str) or name not in SERVICES:
+        bad_request(f"Unknown service [{java_string(name)}]")
     service = SERVICES[name]
     if not service.tasks:
         bad_request(
@@ -168,6 +169,8 @@ def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path
             f" request body [{in_body}]"
         )
     task = in_path or in_body
+    if task is not None and not isinstance(task, str):
+        bad_request(f"Unknown task_type [{java_string(task)}]", "illegal_argument_exception")
     if task is None:
         if len(service.tasks) > 1:
             bad_request(
@@ -190,7 +193,7 @@ def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path
 def _check_embeds(settings: Mapping[str, Any]) -> list[str]:
     """Refuse Elastic's model that ranks and makes no embeddings."""
     model_id = settings.get("model_id") or settings.get("deployment_id")
-    if model_id not in RERANK_MODELS:
+    if not isinstance(model_id, str) or model_id not in RERANK_MODELS:
         return []
     return [f"[{model_id}] is a rerank model; only endpoints of models that embed can be defined here"]
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,10 +11,13 @@ from typing import Any
 
 from models.endpoints.endpoint import Endpoint, check_inference_id, find_service, parse_endpoint
 from models.endpoints.preconfigured import PRECONFIGURED, preconfigured
-from models.endpoints.secrets import forget, split, store
+from models.endpoints.secret_files import changing, clear_leftovers, made_files, store, write_aside
+from models.endpoints.secrets import split
 from models.endpoints.services import EMBEDDING_TASKS, SERVICES
 from models.errors import InferenceError, bad_request
+from models.json_text import parse_json
 
+_MAX_DEFINITION = 1 << 20
 _log = logging.getLogger(__name__)
 
 _UPDATABLE = ("num_threads", "num_allocations", "adaptive_allocations", "rate_limit", "max_batch_size")
@@ -82,6 +84,8 @@ class Registry:
         Args:
             task_type: only endpoints of this task; of a wrong definition it is not known.
         """
+        if self._folder is not None:
+            clear_leftovers(self._folder)
         found, wrong = [], {}
         files = {file.stem: file for file in self._files()}
         for inference_id in sorted({*PRECONFIGURED, *files}):
@@ -177,22 +181,22 @@ class Registry:
         if message and not force:
             bad_request(message, status=409)
         assert self._folder is not None
-        (self._folder / f"{inference_id}.json").unlink(missing_ok=True)
         service = SERVICES[endpoint.service]
-        forget(self._folder, endpoint.service_settings, service.settings)
-        forget(self._folder, endpoint.task_settings, service.task_settings)
+        made = made_files(endpoint.service_settings, service.settings)
+        made += made_files(endpoint.task_settings, service.task_settings)
+        with changing(self._folder, inference_id, made):
+            (self._folder / f"{inference_id}.json").unlink(missing_ok=True)
         return {"acknowledged": True, **names, "error_message": message}
 
     def _store(self, folder: Path, endpoint: Endpoint, literals: Mapping[str, str]) -> None:
         """Write the definition and its secrets, or neither."""
         file = folder / f"{endpoint.inference_id}.json"
         try:
-            _write_new(file, endpoint)
-            try:
+            with changing(folder, endpoint.inference_id, list(literals)):
+                if file.exists():  # since it was looked for; the other writer's secrets are not to be touched
+                    _refuse_existing(endpoint.inference_id)
                 store(folder, literals)
-            except OSError:
-                file.unlink()
-                raise
+                _write(file, endpoint)
             return
         except OSError as error:
             problem = f"{error.filename or folder} cannot be written: {error.strerror}"
@@ -223,12 +227,13 @@ class Registry:
         if self._folder is None or "/" in inference_id or inference_id.startswith("."):
             return None
         file = self._folder / f"{inference_id}.json"
-        try:
-            body = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(file):
             return None
+        try:
+            body = parse_json(_content(file))
         except (OSError, ValueError) as error:
-            bad_request(f"{file} is not a readable JSON file: {error}", "x_content_parse_exception")
+            problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            bad_request(f"{file} is not a readable JSON file: {problem}", "x_content_parse_exception")
         check_inference_id(inference_id)
         referenced, literals = _split_secrets(inference_id, body)
         endpoint = parse_endpoint(inference_id, referenced, folder=str(self._folder))
@@ -238,8 +243,9 @@ class Registry:
 
     def _move_secrets(self, file: Path, endpoint: Endpoint, literals: Mapping[str, str]) -> None:
         try:
-            store(file.parent, literals)
-            _write(file, endpoint)
+            with changing(file.parent, endpoint.inference_id, list(literals)):
+                store(file.parent, literals)
+                _write(file, endpoint)
         except OSError as error:
             bad_request(
                 f"{file} holds a literal secret and could not be rewritten ({error.strerror}); write"
@@ -331,26 +337,16 @@ def _refuse_existing(inference_id: str) -> None:
     bad_request(f"Inference endpoint [{inference_id}] already exists", "resource_already_exists_exception")
 
 
-def _write_new(file: Path, endpoint: Endpoint) -> None:
-    """Write a definition that must not exist yet: of two writers at the same time one is refused."""
-    temporary = _write_aside(file, endpoint)
-    try:
-        os.link(temporary, file)
-    except FileExistsError:
-        _refuse_existing(endpoint.inference_id)
-    finally:
-        os.unlink(temporary)
-
-
 def _write(file: Path, endpoint: Endpoint) -> None:
-    os.replace(_write_aside(file, endpoint), file)
+    write_aside(file, json.dumps(endpoint.to_json(), indent=2, ensure_ascii=False) + "\n", 0o644)
 
 
-def _write_aside(file: Path, endpoint: Endpoint) -> str:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o644)
-        json.dump(endpoint.to_json(), stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
-    return temporary
+def _content(file: Path) -> str:
+    """What is in a definition, which must be an ordinary file of an ordinary size."""
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no file")
+    with file.open("rb") as stream:
+        content = stream.read(_MAX_DEFINITION + 1)
+    if len(content) > _MAX_DEFINITION:
+        raise ValueError(f"it is larger than {_MAX_DEFINITION:,} bytes")
+    return content.decode("utf-8-sig")

@@ -164,29 +164,6 @@ def split(
     return settings, literals
 
 
-def store(folder: Path, literals: Mapping[str, str]) -> None:
-    """Write secrets to files of mode 0600 in a folder of mode 0700 that git ignores."""
-    for name, value in literals.items():
-        file = folder / name
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ignore = file.parent / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o600)
-            stream.write(value)
-        temporary.replace(file)
-
-
-def forget(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Setting]) -> None:
-    """Delete the secret files that `split` made for `settings`; files that the user named stay."""
-    for reference in secret_paths(settings, known).values():
-        if reference.startswith(f"file:{FOLDER}/"):
-            (folder / reference.removeprefix("file:")).unlink(missing_ok=True)
-
-
 def resolve(references: Mapping[str, str], folder: str | None) -> Secrets:
     """Look the secrets up.
 

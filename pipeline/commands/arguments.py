@@ -1,6 +1,5 @@
 """Arguments and options that several commands share, and what they stand for."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,12 +98,12 @@ def read_json(file: str | None) -> Any:
         InferenceError: there is none, or it is not JSON.
     """
     from models.errors import bad_request
+    from models.json_text import parse_json
 
     try:
-        return json.loads(_read_text(file, "the request body is missing; name it with --file, or pipe it in"))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        problem = f"the request body is not JSON: {error.msg} at {place}"
+        return parse_json(_read_text(file, "the request body is missing; name it with --file, or pipe it in"))
+    except ValueError as error:
+        problem = f"the request body is not JSON: {error}"
     bad_request(problem, "x_content_parse_exception")
 
 

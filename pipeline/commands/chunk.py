@@ -11,9 +11,9 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import registry_of
-from pipeline.commands.output import printable
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.terminal import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -75,9 +75,10 @@ def _settings_and_model(
 def _parse_settings(settings: str) -> "ChunkingSettings":
     from models.chunking_settings import parse_chunking_settings
     from models.errors import InferenceError, ValidationError
+    from models.json_text import parse_json
 
     try:
-        return parse_chunking_settings(json.loads(settings))
+        return parse_chunking_settings(parse_json(settings))
     except ValueError as error:
         example = '{"strategy": "sentence", "max_chunk_size": 100}'
         raise ConfigError("--settings", [f"not JSON ({error}); an example: {example}"]) from None

@@ -21,6 +21,7 @@ from pipeline.commands.arguments import (
 )
 from pipeline.commands.output import answers_in_json, print_json, print_table
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
+from pipeline.terminal import show_error
 
 if TYPE_CHECKING:
     from models.embeddings import Embeddings
@@ -66,7 +67,7 @@ def _row(endpoint: "Endpoint") -> tuple[str, str, str, str]:
 def _report_wrong(wrong: "Mapping[Path, InferenceError]") -> None:
     """Name the definitions that are wrong; the others have been shown."""
     for file, error in wrong.items():
-        print(f"error: {file} defines no endpoint: {error.reason}", file=sys.stderr)
+        show_error(f"{file} defines no endpoint: {error.reason}")
     if wrong:
         raise SystemExit(1)
 

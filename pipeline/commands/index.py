@@ -10,6 +10,7 @@ from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.commands.output import print_json
 from pipeline.errors import PipelineError
+from pipeline.terminal import one_line
 
 
 @app.command(epilog="Example: semantic-ingest index run_configs/quickstart.yaml --verify")
@@ -46,7 +47,7 @@ def index(
         print_json(result, indent=None)
     else:
         for name, value in result.items():
-            print(f"{name}: {value if not isinstance(value, list) else '; '.join(value) or 'none'}")
+            print(one_line(f"{name}: {value if not isinstance(value, list) else '; '.join(value) or 'none'}"))
     if problems:
-        print(f"the index does not show the table: {problems[0]}", file=sys.stderr)
+        print(one_line(f"the index does not show the table: {problems[0]}"), file=sys.stderr)
         raise PipelineError("rebuild the index with `index --rebuild`")

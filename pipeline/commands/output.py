@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
+from pipeline.terminal import one_line, printable_json, show_error
+
 Parameters = ParamSpec("Parameters")
 
 
@@ -18,7 +20,7 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
         indent: spaces a level; None prints one line.
     """
     try:
-        print(json.dumps(value, indent=indent, ensure_ascii=False))
+        print(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
     except UnicodeEncodeError:  # half a surrogate pair, or a terminal of another encoding
         print(json.dumps(value, indent=indent))
 
@@ -39,7 +41,7 @@ def print_table(
     from rich.table import Table
 
     table = Table(
-        title=title,
+        title=None if title is None else _cell(title),
         title_justify="left",
         box=box.HORIZONTALS if lines else None,
         show_lines=lines,
@@ -73,7 +75,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, Text):
         return value
     shown = "" if value is None else f"{value:,}" if type(value) is int else str(value)
-    return Text(printable(shown))
+    return Text(one_line(shown))
 
 
 def extraction_rows(extraction: Mapping[str, Any] | None) -> dict[str, str]:
@@ -99,13 +101,6 @@ def extraction_rows(extraction: Mapping[str, Any] | None) -> dict[str, str]:
     return rows
 
 
-def printable(text: str) -> str:
-    """Show control characters as symbols, so that no text can steer the terminal; the length stays the same."""
-    controls = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-    lone = dict.fromkeys((*range(0x7F, 0xA0), *range(0xD800, 0xE000)), 0xFFFD)
-    return text.translate({**controls, **lone})
-
-
 def answers_in_json(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Let a command that fails print the error body that Elasticsearch would answer, and exit with 1."""
 
@@ -117,7 +112,7 @@ def answers_in_json(command: Callable[Parameters, None]) -> Callable[Parameters,
             command(*args, **kwargs)
         except InferenceError as error:
             print_json(error.to_json())
-            print(f"error: {error.reason}", file=sys.stderr)
+            show_error(error.reason)
             raise SystemExit(1) from None
 
     return answer

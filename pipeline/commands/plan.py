@@ -6,7 +6,8 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import extraction_rows, print_json, print_table, printable, skipped_files
+from pipeline.commands.output import extraction_rows, print_json, print_table, skipped_files
+from pipeline.terminal import one_line
 
 
 @app.command(epilog="Example: semantic-ingest plan run_configs/quickstart.yaml --format json")
@@ -33,9 +34,9 @@ def _print_forecast(result: dict[str, Any]) -> None:
     counts = [f"{count:,} {name.replace('_', ' ')}" for name, count in result["documents"].items() if count]
     print(f"documents: {', '.join(counts) or 'none'}")
     for name, value in extraction_rows(result["extraction"]).items():
-        print(f"{name}: {printable(value)}")
+        print(f"{name}: {one_line(value)}")
     if result["skipped_files"]:
-        print(f"files: {skipped_files(result['skipped_files'])}")
+        print(one_line(f"files: {skipped_files(result['skipped_files'])}"))
     if result["would_fail_mass_delete_guard"]:
         warning = "the run would stop: more deletions than source.max_delete_ratio allows"
         typer.secho(warning, fg="red", bold=True)

@@ -16,8 +16,9 @@ from pipeline.commands.arguments import (
     index_path,
     pruning_of,
 )
-from pipeline.commands.output import print_json, print_table, printable
+from pipeline.commands.output import print_json, print_table
 from pipeline.errors import PipelineError
+from pipeline.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from pipeline.search.open_index import SearchIndex
@@ -169,5 +170,5 @@ def _best_chunk(
     for name, matches in hit.explanation.items():
         if matches:  # a dense ranking has no tokens
             tokens = (f"{match.token} {match.score:.3g}" for match in matches[:SHOWN_TOKENS])
-            shown.append(printable(f"\n{name}: {', '.join(tokens)}"), style="dim")
+            shown.append("\n" + one_line(f"{name}: {', '.join(tokens)}"), style="dim")
     return shown

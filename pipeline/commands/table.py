@@ -1,13 +1,19 @@
 """The commands that look after the table: `history`, `restore`, `vacuum` and `verify`."""
 
+import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.commands.output import print_json, print_table
+from pipeline.terminal import one_line
+
+if TYPE_CHECKING:
+    from pipeline.config.run_config import RunConfig
+    from pipeline.table.verify import Verification
 
 _HISTORY = (
     "version",
@@ -91,13 +97,27 @@ def vacuum(
 
 
 @app.command(epilog="Example: semantic-ingest verify run_configs/quickstart.yaml --format json")
-def verify(config: Config, overrides: Overrides = None, output: Format = "table") -> None:
+def verify(
+    config: Config,
+    overrides: Overrides = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Also derive every row again; far slower than checksums.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged documents again from the source, and the index.")
+    ] = False,
+    output: Format = "table",
+) -> None:
     """Check the table against itself, its log and its index; exit code 1 when anything is wrong."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.verify import verify as verify_table
 
-    found = verify_table(load_config(config, overrides))
+    loaded = load_config(config, overrides)
+    found = verify_table(loaded, rows=rows)
+    if repair and not found.ok:
+        _repair(loaded, found)
+        found = verify_table(loaded, rows=rows)
     if output == "json":
         print_json(found.to_json())
     else:
@@ -108,7 +128,24 @@ def verify(config: Config, overrides: Overrides = None, output: Format = "table"
             f" {found.orphans:,} orphaned part files; {found.open_runs:,} open runs; index: {index}"
         )
         for problem in found.problems:
-            print(f"{problem.kind}: {problem.where}: {problem.detail}")
+            print(one_line(f"{problem.kind}: {problem.where}: {problem.detail}"))
         print("everything holds" if found.ok else f"{len(found.problems):,} problems")
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _repair(config: "RunConfig", found: "Verification") -> None:
+    """Make again what is wrong: part files by a run over the source, the index from the table."""
+    from pipeline.errors import PipelineError
+    from pipeline.run.job import run_pipeline
+    from pipeline.table.part_check import PART_DAMAGE
+
+    if any(problem.kind == "log" for problem in found.problems):
+        raise PipelineError(
+            "the table's log is damaged, which no source can mend: `history` shows the versions, `restore` goes back"
+            " to one of them, and the next run makes what is missing"
+        )
+    damaged = {problem.where for problem in found.problems if problem.kind in PART_DAMAGE}
+    for problem in found.problems[:20]:
+        print(one_line(f"{problem.kind}: {problem.where}: {problem.detail}"), file=sys.stderr)
+    run_pipeline(config, damaged=damaged)

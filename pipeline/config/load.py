@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.run_config import RunConfig, Section
+from pipeline.config.yaml_text import parse_yaml
 from pipeline.errors import ConfigError, did_you_mean
 
 
@@ -31,10 +32,9 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
             path, [f"is not UTF-8: byte {byte:#04x} at {error.start}; save it as UTF-8"]
         ) from None
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(path, [f"is not valid YAML: {error}"]) from None
+        tree, values = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(path, [str(error)]) from None
     twice = list(_keys_given_twice(tree))
     if twice:
         raise ConfigError(path, twice)
@@ -77,9 +77,9 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError("--set", [f"[{override}]: [{name}] holds a value, not a section"])
     try:
-        values[last] = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise ConfigError("--set", [f"[{override}] has a value that is not valid YAML: {error}"]) from None
+        values[last] = parse_yaml(raw)[1]
+    except ValueError as error:
+        raise ConfigError("--set", [f"[{override}] {error}"]) from None
 
 
 def _problem(tree: yaml.Node | None, detail: Any, overridden: tuple[str, ...]) -> str:

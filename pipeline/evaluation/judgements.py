@@ -1,11 +1,11 @@
 """Queries and relevance judgements, in BEIR's and in TREC's formats."""
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.json_text import parse_json
 from pipeline.errors import PipelineError
 
 _TOPIC = re.compile(r"<top>(.*?)</top>", re.DOTALL | re.IGNORECASE)
@@ -63,8 +63,8 @@ def _read(path: str | Path) -> str:
 
 def _is_number(value: str) -> bool:
     try:
-        float(value)
-    except ValueError:
+        int(float(value))
+    except (ValueError, OverflowError):
         return False
     return True
 
@@ -74,7 +74,7 @@ def _json_queries(path: str | Path, text: str) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            query = json.loads(line)
+            query = parse_json(line)
             yield str(query["_id"]), str(query["text"])
         except (ValueError, KeyError, TypeError):
             raise PipelineError(

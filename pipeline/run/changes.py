@@ -131,7 +131,7 @@ def collect_changes(
             )
     rewritten = [PartFile(**record) for record in read_records(graph.rewritten_path(planned.run))]
     taken_over = [_existing_part(planned, part) for part in finished_changes.kept]
-    removed = table_changes.removed + [rewrite.path for rewrite in table_changes.rewrites]
+    removed = [*table_changes.removed, *(rewrite.path for rewrite in table_changes.rewrites), *planned.lost]
     added = int((plan.previous[~failed] < 0).sum() + (plan.taken_over_previous < 0).sum())
     changed = len(replaced) + len(replaced_by_finished)
     report.add(

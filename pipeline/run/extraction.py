@@ -7,6 +7,7 @@ from pipeline.run.plan import PlannedRun
 from transforms.handover.extraction import read_extraction
 from transforms.read.extract.library import library_version
 from transforms.read.formats import FORMATS
+from transforms.table.log_digest import said_of
 
 
 def extraction_summary(planned: PlannedRun) -> ExtractionSummary | None:
@@ -31,7 +32,7 @@ def extraction_summary(planned: PlannedRun) -> ExtractionSummary | None:
 def _earlier_library(base: DeltaTable | None) -> str | None:
     """The extraction library of the newest version that names one."""
     for entry in base.history(limit=50) if base is not None else []:
-        told = entry.get("semantic_ingest") or {}
-        if isinstance(told, dict) and told.get("extraction_library"):
-            return str(told["extraction_library"])
+        library = said_of(entry).get("extraction_library")
+        if library:
+            return str(library)
     return None

@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from pipeline.config.resolve import ResolvedField
 from pipeline.errors import PipelineError, TooManyFailures
+from pipeline.logs import log
 from pipeline.report.run_json import reasons_of
 from pipeline.report.run_report import RunReport
 from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun, unreadable_failures
+from pipeline.table.delta import read_state
 from transforms import files
 from transforms.handover.records import write_failures
 from transforms.read.columns import DocumentShape
@@ -261,6 +263,58 @@ def check_models(planned: PlannedRun, report: RunReport) -> None:
         "documents are not in what this run could read of the source. A table never mixes the embeddings of two "
         "models; nothing was changed. Run once with source.sync=full over the whole, readable source.",
     )
+
+
+def check_lost(planned: PlannedRun, report: RunReport) -> None:
+    """Refuse to replace damaged part files by less than they held.
+
+    Raises:
+        PipelineError: documents of theirs may not be in the source.
+    """
+    if not planned.lost:
+        return
+    config, plan = planned.resolved.config, planned.plan
+    missing = _not_in_source(planned)
+    if missing is None or missing:
+        what = (
+            "which documents they hold cannot be read"
+            if missing is None
+            else f"[{missing[0]}] is one of them"
+        )
+        count = "documents" if missing is None else f"{len(missing):,} documents"
+        refuse(
+            planned,
+            report,
+            f"{len(planned.lost)} part files of the table are damaged or gone, for example {planned.lost[0]}, and "
+            f"{count} in them may not be in what this run reads of the source: {what}. Nothing was changed. Run once "
+            "with source.sync=full over the whole, readable source, or `restore` a version without these files.",
+        )
+    log.warning(
+        "%d part files of the table [%s] are damaged or gone, for example %s; their documents are made again from the"
+        " source (%d documents in all)",
+        len(planned.lost),
+        config.table.path,
+        planned.lost[0],
+        len(plan.work),
+    )
+
+
+def _not_in_source(planned: PlannedRun) -> list[str] | None:
+    """Documents of damaged parts that the source does not hold; None where nobody can tell.
+
+    A full sync over a readable source holds every document that the table should have.
+    """
+    if planned.resolved.config.source.sync == "full" and not len(planned.plan.unreadable):
+        return []
+    known = set(planned.scan.ids.to_pylist())
+    missing = []
+    for name in planned.lost:
+        try:
+            ids = read_state(planned.resolved.config.table.path, [name]).ids.to_pylist()
+        except OSError:
+            return None
+        missing += [one for one in ids if one not in known]
+    return missing
 
 
 def report_failures(planned: PlannedRun, failures: list[Failure], report: RunReport) -> None:

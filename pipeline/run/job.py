@@ -1,5 +1,6 @@
 """A run: scan the source, plan, embed, publish one version of the table, bring the index up to date."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from pipeline.run.guards import (
     check_deletions,
     check_embeddings,
     check_fields,
+    check_lost,
     check_models,
     check_source,
     report_failures,
@@ -32,7 +34,12 @@ from transforms.records import Failure, PartFile
 
 
 def run_pipeline(
-    config: RunConfig, *, allow_mass_delete: bool = False, lock: bool = False, quiet: bool = False
+    config: RunConfig,
+    *,
+    allow_mass_delete: bool = False,
+    lock: bool = False,
+    quiet: bool = False,
+    damaged: Collection[str] = (),
 ) -> RunSummary:
     """Run the whole job.
 
@@ -41,6 +48,7 @@ def run_pipeline(
         allow_mass_delete: let a full sync delete more than `source.max_delete_ratio` of the table.
         lock: fail at once when another run of the table is in progress.
         quiet: show no progress.
+        damaged: part files of the table whose documents are to be made again from the source.
 
     Returns:
         The summary, as run.json holds it.
@@ -52,13 +60,14 @@ def run_pipeline(
     resolved = _with_workers(resolve(config))
     report = RunReport(resolved, quiet=quiet)
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
-        planned = plan_run(resolved, report)
+        planned = plan_run(resolved, report, damaged)
         check_source(planned, report)
         check_fields(planned, report)
         check_columns(planned, report)
         check_deletions(planned, report, allow_mass_delete=allow_mass_delete)
         check_models(planned, report)
-        if planned.plan.is_empty:
+        check_lost(planned, report)
+        if planned.is_empty:
             report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)
             return finish(planned, publish(planned, Changes(), report), report)

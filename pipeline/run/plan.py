@@ -4,7 +4,7 @@ Nothing here needs a model, and nothing changes the table.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from pipeline.report.run_report import RunReport
 from pipeline.run.compare import Plan, Scan, make_plan
 from pipeline.run.source import SMALL_SOURCE, find_source, read_deletions, read_scans, source_format
 from pipeline.runners.execute import execute
-from pipeline.table.delta import TableState, active_parts, open_table, read_state
+from pipeline.table.delta import TableState, active_parts, open_table, read_whole
 from pipeline.table.open_runs import OpenRun, RunContext, begin_run, now, open_runs
 from transforms import files
 from transforms.read.formats import FORMATS
@@ -41,6 +41,7 @@ class PlannedRun:
         skipped: files of the source's folders that its format does not read, by ending.
         scan: what the scan found.
         plan: what there is to do.
+        lost: part files of the table that are damaged or gone. Their rows are none of `state`; they leave the table.
     """
 
     resolved: ResolvedConfig
@@ -53,6 +54,12 @@ class PlannedRun:
     skipped: Mapping[str, int]
     scan: Scan
     plan: Plan
+    lost: Sequence[str] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.plan.is_empty and not self.lost
 
     @property
     def version(self) -> int | None:
@@ -73,8 +80,14 @@ class PlannedRun:
         return [piece for split in self.splits for piece in split.pieces]
 
 
-def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
-    """Scan source and table and compare them."""
+def plan_run(resolved: ResolvedConfig, report: RunReport, damaged: Collection[str] = ()) -> PlannedRun:
+    """Scan source and table and compare them.
+
+    Args:
+        resolved: the run config with its endpoints and models.
+        report: what is told of the run.
+        damaged: part files of the table that are known to be damaged, besides those that turn out to be.
+    """
     config = resolved.config
     base = open_table(config.table.path)
     source = find_source(config)
@@ -90,8 +103,9 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
     resolved = resolved.with_lists(_list_columns(resolved, base, scan))
     with report.stage("plan"):
         active = active_parts(base) if base is not None else []
-        state = read_state(config.table.path, active)
-        finished_rows = read_state(config.table.path, _finished_parts(config.table.path, others, active))
+        state, lost = read_whole(config.table.path, [name for name in active if name not in damaged])
+        lost = [*lost, *(name for name in active if name in damaged)]
+        finished_rows, _ = read_whole(config.table.path, _finished_parts(config.table.path, others, active))
         plan = make_plan(
             scan,
             state,
@@ -102,7 +116,9 @@ def plan_run(resolved: ResolvedConfig, report: RunReport) -> PlannedRun:
         )
     report.add(made_lists=_made_lists(resolved, base))
     report.add(documents=plan.counts(), skipped_files=dict(source.skipped.most_common()))
-    return PlannedRun(resolved, run, base, state, finished_rows, others, splits, source.skipped, scan, plan)
+    return PlannedRun(
+        resolved, run, base, state, finished_rows, others, splits, source.skipped, scan, plan, lost
+    )
 
 
 def _scan(resolved: ResolvedConfig, run: RunContext, splits: Sequence[Split]) -> None:

@@ -10,7 +10,7 @@ from pipeline.run.changes import Changes
 from pipeline.run.plan import PlannedRun
 from pipeline.table.delta import commit, commit_description, open_table, update_manifest
 from pipeline.table.log import read_log
-from pipeline.table.open_runs import clear_dead_runs
+from pipeline.table.open_runs import clear_dead_runs, publishing
 from pipeline.table.parts import list_parts
 from transforms.records import PartFile
 
@@ -32,12 +32,13 @@ def publish(planned: PlannedRun, changes: Changes, report: RunReport) -> int | N
         done = report.summary
         counts = {name: getattr(done, name) for name in ("run_id", "documents", *CHUNK_COUNTS)}
         library = {"extraction_library": done.extraction.library} if done.extraction else {}
-        metadata = {"semantic_ingest": {**counts, **library}}
-        check_parts(path, changes.added)
-        version = commit(path, planned.base, layout, changes.added, changes.removed, metadata)
-        update_manifest(path)
-        if planned.others:
-            clear_dead_runs(path, planned.others, read_log(path).parts)
+        metadata = {**counts, **library}
+        with publishing(path):
+            check_parts(path, changes.added)
+            version = commit(path, planned.base, layout, changes.added, changes.removed, metadata)
+            update_manifest(path)
+            if planned.others:
+                clear_dead_runs(path, planned.others, read_log(path).parts)
     return version
 
 

@@ -3,9 +3,12 @@
 import logging
 import sys
 
+from transforms.parent import end_with_parent
+
 
 def main() -> None:
     """Serve the launcher that started this process."""
+    end_with_parent()
     # Before Beam is imported: it warns on import, and sets up a log of its own where there is none.
     logging.getLogger().addHandler(logging.NullHandler())
     from apache_beam.runners.worker import sdk_worker_main

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from models.json_text import parse_json
 from pipeline.errors import PipelineError
 from pipeline.search.filter_columns import FilterColumn, open_column
+from pipeline.search.filter_shape import check_filter
 from pipeline.search.open_index import Bools, SearchIndex
 
 Filter = Mapping[str, Any]
@@ -43,13 +45,15 @@ def _parse_all(text: str) -> list[Filter]:
 def _parse(text: str) -> Filter:
     if text.lstrip().startswith("{"):
         try:
-            return dict(json.loads(text))
+            query: Filter = parse_json(text)
+            check_filter(query)
+            return query
         except ValueError as error:
-            raise PipelineError(f"--filter {text!r} is not JSON: {error}") from None
+            raise PipelineError(f"--filter {text[:200]!r} is not JSON: {error}") from None
     match = _SHORT.fullmatch(text)
     if match is None:
         raise PipelineError(
-            f"--filter {text!r} is not understood; write field=value, year>=1970 AND kind=report, or a query in JSON"
+            f"--filter {text!r:.200} is not understood; write field=value, year>=1970 AND kind=report, or a query in JSON"
         )
     field, operator, value = match.groups()
     value = value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
+from transforms.index.manifest import DamagedFileError, check_bytes, check_file, size_problems, unit_files
 from transforms.index.state import CHUNK_BITS, FieldState, IndexState, IndexUnusable, Ints, UnitState
 from transforms.index.tantivy_schema import open_tantivy, text_analyzer
 
@@ -99,12 +100,10 @@ class SearchIndex:
             try:
                 self._open()
                 return
-            except (FileNotFoundError, ValueError, pa.ArrowInvalid):
+            except (FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
                 # An update replaced the generation between reading its name and opening its files.
                 if self.state == IndexState.load(self.path):
-                    raise PipelineError(
-                        f"the index {self.path} is incomplete; rebuild it with `index --rebuild`"
-                    ) from None
+                    raise self._damaged(error) from None
         raise PipelineError(f"the index {self.path} changes faster than it can be opened; try again")
 
     def _open(self) -> None:
@@ -115,6 +114,14 @@ class SearchIndex:
         if state is None:
             raise PipelineError(f"there is no index at {self.path}; make it with `run` or `index`")
         self.state = state
+        self._checked: set[str] = set()
+        for problem in size_problems(self.path, state):
+            raise DamagedFileError(problem)
+        at_once = [f"{state.generation}/documents.arrow"]
+        at_once += [name for unit in state.units for name in unit_files(state, unit)]
+        at_once += [state.tokens_path(name) for name in state.fields if not self._is_dense(name)]
+        for name in at_once:
+            check_file(self.path, state, name)
         generation = self.path / state.generation
         self.documents = _arrow(generation / "documents.arrow")
         self.alive: Bools = self.documents["part"].to_numpy() >= 0
@@ -160,11 +167,26 @@ class SearchIndex:
 
     def vectors(self, field: str) -> Any:
         """The vectors of a dense field, one row a chunk of its unit, those of deleted documents included."""
-        return self._vectors[field][0]
+        return self._whole(self.state.vectors_path(field), self._vectors[field][0])
 
     def norms(self, field: str) -> Any:
         """The lengths of a dense field's vectors."""
-        return self._vectors[field][1]
+        return self._whole(self.state.norms_path(field), self._vectors[field][1])
+
+    def _whole(self, name: str, content: Any) -> Any:
+        """A mapped file, checked when it is first used."""
+        if name not in self._checked:
+            try:
+                check_bytes(self.state, name, content)
+            except DamagedFileError as error:
+                raise self._damaged(error) from None
+            self._checked.add(name)
+        return content
+
+    def _damaged(self, error: Exception) -> PipelineError:
+        return PipelineError(
+            f"the index {self.path} is damaged: {error}; the next `run` or `index` builds it anew"
+        )
 
     def token_counts(self, field: str) -> dict[str, int]:
         """Token -> number of chunks that had it when they were indexed, of a sparse field."""
@@ -188,7 +210,8 @@ class SearchIndex:
         """One chunk with its text."""
         values = {name: unit.chunks[name][row].as_py() for name in unit.chunks.column_names}
         start = values["text_start"]
-        text = self._texts[start : start + values["text_bytes"]].tobytes().decode("utf-8", "replace")
+        texts = self._whole(f"{self.state.epoch}/texts.bin", self._texts)
+        text = texts[start : start + values["text_bytes"]].tobytes().decode("utf-8", "replace")
         source = unit.state.sources[values["source"]]
         return FoundChunk(source, values["start_offset"], values["end_offset"], text, values["page"])
 

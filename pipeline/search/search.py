@@ -10,6 +10,7 @@ import numpy as np
 from models.embeddings import SparseEmbeddings
 from pipeline.errors import PipelineError
 from pipeline.search.explain import TokenMatch, explain_bm25, explain_sparse, highlighted, marked
+from pipeline.search.filter_shape import check_filter
 from pipeline.search.filters import Filter, matching
 from pipeline.search.fusion import FusedHit, alone, linear, reciprocal_rank
 from pipeline.search.open_index import FoundChunk, SearchIndex, opened
@@ -111,6 +112,8 @@ def search_many(
     if not all(query.strip() for query in queries):
         raise PipelineError("a query is empty: there is nothing to look for")
     retrievers = find_retrievers(index, options.mode, options.field)
+    if options.filter is not None:
+        check_filter(options.filter)
     allowed = None if options.filter is None else matching(index, options.filter)
     # What is to be joined is ranked deeper: a document that every ranking has low may come first.
     depth = max(options.k, RANK_WINDOW) if options.mode == "hybrid" else options.k

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
@@ -22,6 +22,8 @@ from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.records import PartFile
 from transforms.table.description import DESCRIPTION, PREVIOUS
+from transforms.table.log_digest import commit_mark, log_problem
+from transforms.table.parts import DamagedPartError, open_part
 from transforms.table.schema import TABLE_FORMAT, TableLayout
 
 STATE_COLUMNS = ["_id", "content_hash", "fingerprint"]
@@ -64,9 +66,8 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
     """Read ids, hashes and fingerprints of some part files."""
     tables = []
     for part in parts:
-        with files.open_read(files.join(table_path, part)) as handle:
-            table = pq.read_table(handle, columns=STATE_COLUMNS, read_dictionary=["fingerprint"])
-            tables.append(table.cast(_STATE_SCHEMA))
+        table = open_part(table_path, part, read_dictionary=["fingerprint"]).read(columns=STATE_COLUMNS)
+        tables.append(table.replace_schema_metadata(None).cast(_STATE_SCHEMA))
     lengths = [table.num_rows for table in tables]
     joined = pa.concat_tables([_STATE_SCHEMA.empty_table(), *tables]).unify_dictionaries()
     ids, hashes, fingerprints = (joined.column(name).combine_chunks() for name in STATE_COLUMNS)
@@ -75,21 +76,53 @@ def read_state(table_path: str, parts: Sequence[str]) -> TableState:
     return TableState(list(parts), ids, hashes, fingerprints, part_of_row, row.astype(np.int64))
 
 
-def open_table(path: str) -> DeltaTable | None:
-    """Open a table that this program wrote; None when there is none yet.
+def read_whole(table_path: str, parts: Sequence[str]) -> tuple[TableState, list[str]]:
+    """Read ids, hashes and fingerprints of the part files that are there and whole, and name the others.
 
     Raises:
-        PipelineError: something else is there, or the table was written by a newer version.
+        FileNotFoundError: every part is gone, as behind a mount that is not there; that is no damage to repair.
+    """
+    try:
+        return read_state(table_path, parts), []
+    except (DamagedPartError, FileNotFoundError):
+        lost = [name for name in parts if not _is_readable(table_path, name)]
+    whole = [name for name in parts if name not in set(lost)]
+    if not whole and not any(files.exists(files.join(table_path, name)) for name in parts):
+        raise FileNotFoundError(f"all {len(parts)} part files of the table [{table_path}] are gone")
+    return read_state(table_path, whole), lost
+
+
+def _is_readable(table_path: str, name: str) -> bool:
+    try:
+        read_state(table_path, [name])
+    except (DamagedPartError, FileNotFoundError):
+        return False
+    return True
+
+
+def open_table(path: str, *, check: bool = True) -> DeltaTable | None:
+    """Open a table that this program wrote; None when there is none yet.
+
+    Args:
+        path: the table.
+        check: whether to refuse a log that is damaged; what leads out of the damage does not.
+
+    Raises:
+        PipelineError: something else is there, or the table was written by a newer version, or its log is damaged.
     """
     try:
         if not DeltaTable.is_deltatable(path):
             return None
         table = DeltaTable(path)
-    except (DeltaError, OSError) as error:
+        problem = log_problem(table) if check else None
+    except (DeltaError, OSError, ValueError) as error:
         raise PipelineError(
             f"table.path [{path}] cannot be read: {error}. It is damaged, not readable for this user, or written "
-            "by a newer version of Delta Lake; it is left as it is."
+            "by a newer version of Delta Lake; it is left as it is. Where the newest file of its log is damaged, the "
+            "table without that file is the version before, and the next run makes the newest again."
         ) from None
+    if problem:
+        raise PipelineError(f"table.path [{path}]: {problem}.")
     names = {field.name for field in table.schema().fields}
     if not set(STATE_COLUMNS) <= names:
         missing = ", ".join(sorted(set(STATE_COLUMNS) - names))
@@ -109,7 +142,7 @@ def open_table(path: str) -> DeltaTable | None:
 def active_parts(table: DeltaTable) -> list[str]:
     """The table's part files, relative to it, by name."""
     actions = pa.table(table.get_add_actions(flatten=True))
-    return sorted(actions.column("path").to_pylist())
+    return sorted(unquote(name) for name in actions.column("path").to_pylist())
 
 
 def describe_table(path: str, table: DeltaTable) -> dict[str, Any]:
@@ -157,10 +190,21 @@ def commit(
     Raises:
         PipelineError: another run has committed since the plan was made; nothing is changed.
     """
-    properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
     schema = Schema.from_arrow(layout.schema())
     try:
         table = _described(path, base, layout)
+        parts = (
+            [name for name in active_parts(table) if name not in set(removed)]
+            if table.schema() == schema
+            else []
+        )
+        mark = commit_mark(
+            metadata,
+            [*parts, *(part.path for part in added)],
+            schema.to_json(),
+            table.metadata().configuration,
+        )
+        properties = CommitProperties(custom_metadata=mark, max_commit_retries=0)
         adds: list[AddAction | RemoveAction] = [_add_action(part) for part in added]
         if table.schema() == schema:
             now = int(time.time() * 1000)
@@ -207,14 +251,16 @@ def update_manifest(path: str) -> None:
 
 def _described(path: str, base: DeltaTable | None, layout: TableLayout) -> DeltaTable:
     """The table that rows are committed to, with its new description; made where there was none."""
-    mark = CommitProperties(custom_metadata={"semantic_ingest": {"described": True}}, max_commit_retries=0)
+    described = {"described": True}
     if base is None:
+        schema, properties = Schema.from_arrow(layout.schema()), {DESCRIPTION: layout.description}
+        mark = commit_mark(described, [], schema.to_json(), properties)
         return DeltaTable.create(
             path,
-            Schema.from_arrow(layout.schema()),
+            schema,
             mode="error",
-            configuration={DESCRIPTION: layout.description},
-            commit_properties=mark,
+            configuration=properties,
+            commit_properties=CommitProperties(custom_metadata=mark, max_commit_retries=0),
             raise_if_key_not_exists=False,
         )
     if base.metadata().configuration.get(DESCRIPTION) == layout.description:
@@ -224,7 +270,13 @@ def _described(path: str, base: DeltaTable | None, layout: TableLayout) -> Delta
     if replaced != layout.description:
         changed[PREVIOUS] = replaced
     version = base.version()
-    base.alter.set_table_properties(changed, raise_if_not_exists=False, commit_properties=mark)
+    properties = {**base.metadata().configuration, **changed}
+    mark = commit_mark(described, active_parts(base), base.schema().to_json(), properties)
+    base.alter.set_table_properties(
+        changed,
+        raise_if_not_exists=False,
+        commit_properties=CommitProperties(custom_metadata=mark, max_commit_retries=0),
+    )
     return DeltaTable(path, version=version + 1)
 
 
@@ -247,13 +299,17 @@ def _add_action(part: PartFile) -> AddAction:
     return AddAction(part.path, part.size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
-def require_table(config: RunConfig) -> DeltaTable:
+def require_table(config: RunConfig, *, check: bool = True) -> DeltaTable:
     """Open the table of a config.
+
+    Args:
+        config: the run config.
+        check: whether to refuse a log that is damaged.
 
     Raises:
         PipelineError: there is none, or it is not ours.
     """
-    table = open_table(config.table.path)
+    table = open_table(config.table.path, check=check)
     if table is None:
         raise PipelineError(f"table.path [{config.table.path}] has no table yet; `run` makes it")
     return table

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from models.endpoints.registry import Usage
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
+from pipeline.config.yaml_text import parse_yaml
 from pipeline.errors import PipelineError
 
 
@@ -59,8 +58,8 @@ def _run_configs(endpoints_path: str, configs: Sequence[str]) -> Iterator[tuple[
 def _read(file: Path, *, required: bool) -> Mapping[str, Any]:
     """A YAML file as a mapping; a file that is none uses no endpoint."""
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = parse_yaml(file.read_text(encoding="utf-8"))[1]
+    except (OSError, ValueError) as error:
         if required:
             raise PipelineError(f"{file} cannot be read: {error}") from None
         return {}

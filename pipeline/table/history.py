@@ -1,11 +1,11 @@
 """The table's versions: what each of them changed, and going back to an older one. Nothing here needs a model."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import CommitProperties
 
@@ -13,9 +13,10 @@ from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.table.delta import require_table, update_manifest
 from pipeline.table.log import TableLog, read_log
-from pipeline.table.open_runs import table_lock
+from pipeline.table.open_runs import publishing, table_lock
 from pipeline.table.parts import list_parts
 from transforms import files
+from transforms.table.log_digest import commit_mark, said_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def history(config: RunConfig, limit: int | None = None) -> list[Version]:
         config: the run config.
         limit: how many to tell of; None for all.
     """
-    table = require_table(config)
+    table = require_table(config, check=False)
     log = read_log(config.table.path)
     present = set(list_parts(config.table.path))
     return [_version(entry, log, present) for entry in table.history(limit)]
@@ -65,8 +66,7 @@ def history(config: RunConfig, limit: int | None = None) -> list[Version]:
 
 def _version(entry: dict[str, Any], log: TableLog, present: set[str]) -> Version:
     number = int(entry["version"])
-    made = entry.get("semantic_ingest") or {}
-    made = json.loads(made) if isinstance(made, str) else made
+    made = said_of(entry)
     documents = made.get("documents") or {}
     parts = log.versions.get(number)
     restored = made.get("restored")
@@ -98,14 +98,22 @@ def restore(config: RunConfig, version: int) -> dict[str, Any]:
         PipelineError: there is no such version, its files are gone, or a run is in progress.
     """
     path = config.table.path
-    with table_lock(path) if files.is_local(path) else nullcontext():
-        table = require_table(config)
+    with table_lock(path) if files.is_local(path) else nullcontext(), publishing(path):
+        table = require_table(config, check=False)
         log = read_log(path)
         _check_restorable(path, log, version)
         if version != table.version():
-            metadata = {"semantic_ingest": {"restored": version}}
+            old = DeltaTable(path, version=version)
+            mark = commit_mark(
+                {"restored": version},
+                log.versions[version],
+                old.schema().to_json(),
+                old.metadata().configuration,
+            )
             try:
-                table.restore(version, commit_properties=CommitProperties(custom_metadata=metadata))
+                table.restore(
+                    version, commit_properties=CommitProperties(custom_metadata=mark, max_commit_retries=0)
+                )
             except DeltaError as error:
                 raise PipelineError(f"version {version} of [{path}] could not be restored: {error}") from None
         restored = require_table(config).version()

@@ -5,6 +5,7 @@ there belongs to a run that is going on or was killed, and its part files that n
 finished work that the next run takes over. Losing a folder costs work, never correctness.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
@@ -12,12 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from pipeline.errors import PipelineError
 from pipeline.table.parts import list_parts
 from transforms import files
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class OpenRun:
         host: machine that launched it.
         pid: its process there.
         process: tells that process from a later one with the same number; empty where the system does not say.
+        machine: tells machines and containers apart that share a host name, and process numbers with it.
     """
 
     run_id: str
@@ -39,11 +44,17 @@ class OpenRun:
     host: str
     pid: int
     process: str = ""
+    machine: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was launched where this process can see it: the same machine and the same space of processes."""
+        return self.host == socket.gethostname() and self.machine in ("", _machine())
 
     @property
     def is_dead(self) -> bool:
         """Whether it certainly is not going on: launched on this machine, by a process that is gone."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         if self.pid == os.getpid():
             return True
@@ -80,6 +91,7 @@ def begin_run(table_path: str, run_id: str, started: datetime) -> str:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process": _process_identity(os.getpid()),
+        "machine": _machine(),
     }
     try:
         with files.create(files.join(folder, "run.json")) as handle:
@@ -89,6 +101,18 @@ def begin_run(table_path: str, run_id: str, started: datetime) -> str:
             f"table.path [{table_path}] cannot be written: {error.strerror or error}"
         ) from None
     return folder
+
+
+def _machine() -> str:
+    """Boot and process namespace of this process, where the system has /proc.
+
+    Two containers may share a host name, and both count their processes from 1.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _process_identity(pid: int) -> str:
@@ -109,12 +133,26 @@ def open_runs(table_path: str) -> list[OpenRun]:
         folder = path.replace("\\", "/").rpartition("/")[0]
         try:
             with files.open_read(path) as handle:
-                marker = orjson.loads(handle.read())
+                found.append(_described_run(folder, orjson.loads(handle.read())))
         except OSError:
             # It ended between the listing and now.
             continue
-        found.append(OpenRun(folder.rpartition("/")[2], folder, **marker))
+        except (ValueError, TypeError):
+            log.warning("[%s] is damaged or none of ours; that run is left alone", path)
     return sorted(found, key=lambda run: run.started)
+
+
+def _described_run(folder: str, marker: Any) -> OpenRun:
+    """The run that a marker describes.
+
+    Raises:
+        TypeError: it describes none.
+    """
+    run = OpenRun(folder.rpartition("/")[2], folder, **marker)
+    wanted = {"started": str, "host": str, "pid": int, "process": str, "machine": str}
+    if not all(isinstance(getattr(run, name), kind) for name, kind in wanted.items()) or run.pid <= 0:
+        raise TypeError("not a marker")
+    return run
 
 
 def clear_dead_runs(table_path: str, runs: Sequence[OpenRun], logged: Collection[str]) -> None:
@@ -155,6 +193,40 @@ def table_lock(table_path: str) -> Iterator[None]:
             f"another run of the table [{table_path}] is in progress: {going or 'just starting'}. "
             "Nothing was done; start again when it has ended."
         ) from None
+
+
+PUBLISH_SECONDS = 120
+"""So long a command waits for others that publish or delete; each of them takes a moment."""
+
+
+@contextmanager
+def publishing(table_path: str) -> Iterator[None]:
+    """Hold the lock of what changes the published table: commits, and deletions of part files.
+
+    Whoever deletes looks into the log with the lock held, so nothing is published in between that needs what goes. On
+    an object store there is no lock: there only one command at a time may delete.
+
+    Raises:
+        PipelineError: another command has held it for too long.
+    """
+    from filelock import FileLock, Timeout
+
+    if not files.is_local(table_path):
+        yield
+        return
+    os.makedirs(runs_folder(table_path), exist_ok=True)
+    lock = FileLock(os.path.join(runs_folder(table_path), ".publish"), timeout=PUBLISH_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise PipelineError(
+            f"another command has been publishing or deleting in the table [{table_path}] for {PUBLISH_SECONDS} s; "
+            "nothing was changed. Start again when it has ended."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def now() -> datetime:

@@ -1,16 +1,17 @@
 """Delete the files of old versions and what killed runs left behind."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config.run_config import RunConfig
+from pipeline.errors import PipelineError
 from pipeline.table.delta import require_table
 from pipeline.table.log import TableLog, read_log
-from pipeline.table.open_runs import OpenRun, open_runs, runs_folder
+from pipeline.table.open_runs import OpenRun, open_runs, publishing, runs_folder
 from pipeline.table.parts import list_entries, list_parts
 from transforms import files
 from transforms.table.parts import is_made_by
@@ -44,17 +45,23 @@ def vacuum(config: RunConfig, *, older_than_days: float = 7.0, dry_run: bool = F
     Returns:
         ``removed`` (path, why, bytes), ``bytes``, ``dry_run`` and ``oldest_restorable``.
     """
-    require_table(config)
+    require_table(config, check=False)
     path = config.table.path
     before = time.time() - older_than_days * 86_400
-    log = read_log(path)
-    runs = [run for run in open_runs(path) if _is_over(run, path, before)]
-    found = [*_leftover_parts(path, log, before), *(_leftover_run(path, run) for run in runs)]
-    if not dry_run:
-        files.delete([files.join(path, one.path) for one in found if one.why != "killed run"])
-        for one in found:
-            if one.why == "killed run":
-                files.delete_folder(files.join(path, one.path))
+    with nullcontext() if dry_run else publishing(path):
+        log = read_log(path)
+        if log.damaged:
+            raise PipelineError(
+                f"[{log.damaged[0]}] of the table [{path}] is damaged, so it is not known what older versions need; "
+                "nothing was deleted"
+            )
+        runs = [run for run in open_runs(path) if _is_over(run, path, before)]
+        found = [*_leftover_parts(path, log, before), *(_leftover_run(path, run) for run in runs)]
+        if not dry_run:
+            files.delete([files.join(path, one.path) for one in found if one.why != "killed run"])
+            for one in found:
+                if one.why == "killed run":
+                    files.delete_folder(files.join(path, one.path))
     gone = {one.path for one in found}
     restorable = [number for number, parts in log.versions.items() if parts and not parts & gone]
     present = set(list_parts(path)) - gone
@@ -78,7 +85,7 @@ def _is_over(run: OpenRun, path: str, before: float) -> bool:
 
 
 def _is_going_on(run: OpenRun) -> bool:
-    return run.host == socket.gethostname() and run.pid != os.getpid() and not run.is_dead
+    return run.is_here and run.pid != os.getpid() and not run.is_dead
 
 
 def _leftover_parts(path: str, log: TableLog, before: float) -> Iterator[Leftover]:

@@ -6,6 +6,7 @@ from typing import IO, Any
 import orjson
 
 from models.chunking_settings import DEFAULT, ChunkingSettings, parse_chunking_settings
+from models.json_text import parse_json
 from transforms.chunk.strategies import TextChunk, chunk_text
 from transforms.chunk.token_strategies import CountTokens
 
@@ -60,7 +61,7 @@ def _parse_line(line: bytes, number: int) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         # The standard library also takes surrogates that stand alone, as some exports have them.
         try:
-            document = json.loads(line)
+            document = parse_json(line)
         except ValueError as error:
             raise ValueError(f"line {number} is not JSON: {error}") from None
     if not isinstance(document, dict):

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.embeddings import Embeddings
 from models.text import Utf16Text
-from transforms import exact_json, files
+from transforms import exact_json
 from transforms.embed.brought import Accepted, brought_embeddings
 from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
 from transforms.records import Chunk, Document, PreviousRow
 from transforms.table.columns import ChunkColumn, from_arrow
 from transforms.table.fingerprint import embedding_fingerprints
+from transforms.table.parts import open_part
 
 CACHED_ROW_GROUPS = 4
 
@@ -99,22 +99,17 @@ class PreviousRows:
         return row if held.get(field) == self.fingerprints[field] else None
 
     def _row_group_starts(self, part: str) -> list[int]:
-        with files.open_read(files.join(self.table_path, part)) as handle:
-            metadata = pq.read_metadata(handle)
+        metadata = open_part(self.table_path, part).metadata
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         return np.concatenate([[0], np.cumsum(rows)[:-1]]).tolist() if rows else [0]
 
     def _group(self, part: str, group: int) -> pa.Table:
         key = (part, group)
         if key not in self._groups:
-            with files.open_read(files.join(self.table_path, part)) as handle:
-                parquet = pq.ParquetFile(handle)
-                wanted = [
-                    name
-                    for name in ("_source", "fingerprint", *self.fingerprints)
-                    if name in parquet.schema_arrow.names
-                ]
-                self._groups[key] = parquet.read_row_group(group, columns=wanted)
+            parquet = open_part(self.table_path, part)
+            known = parquet.schema_arrow.names
+            wanted = [name for name in ("_source", "fingerprint", *self.fingerprints) if name in known]
+            self._groups[key] = parquet.read_row_group(group, columns=wanted)
             while len(self._groups) > CACHED_ROW_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.index.join import read_arrow
+from transforms.index.manifest import problems
 from transforms.index.shard import PartRows
 from transforms.index.snapshot import Snapshot, identity
 from transforms.index.state import IndexState, Ints, document_keys
@@ -39,14 +40,10 @@ def plan_update(
     added = [name for name in snapshot.parts if name not in old.parts]
     if identity(snapshot.description) != identity(old.metadata):
         return "the mapping or an endpoint changed", None
-    missing = _missing_files(folder, old)
-    if missing:
-        return f"files are missing: {missing[0]}", None
+    damage = next(problems(folder, old), None)
+    if damage:
+        return damage, None
     return "", _difference(folder, old, snapshot, added)
-
-
-def _missing_files(folder: Path, state: IndexState) -> list[str]:
-    return [path for path in state.files() if not (folder / path).exists()]
 
 
 def _difference(folder: Path, old: IndexState, snapshot: Snapshot, added: Sequence[str]) -> Change:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from transforms.index.state import FieldState, IndexState, IndexUnusable, UnitState
 from transforms.index.tantivy_schema import DEFAULT_ANALYZER
 from transforms.table.description import DESCRIPTION, is_stale, read_description
+from transforms.table.log_digest import DamagedLogError, check_log
 from transforms.table.parts import open_part
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Snapshot:
 
         try:
             table = DeltaTable(table_path, version=version)
+            if version is None:
+                check_log(table)
+        except DamagedLogError as error:
+            raise IndexUnusable(f"[{table_path}]: {error}") from None
         except (DeltaError, OSError, ValueError) as error:
             if version is not None and DeltaTable.is_deltatable(table_path):
                 raise IndexUnusable(f"the table [{table_path}] has no version {version}: {error}") from None

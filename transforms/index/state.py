@@ -122,6 +122,7 @@ class IndexState:
         rows: documents in the arrays, deleted ones included.
         chunks: chunks that can be found.
         text_bytes: bytes of ``texts.bin`` that belong to the index.
+        manifest: every file, relative to the index -> its size and CRC-32, see `transforms.index.manifest`.
     """
 
     generation: str
@@ -137,6 +138,7 @@ class IndexState:
     rows: int = 0
     chunks: int = 0
     text_bytes: int = 0
+    manifest: dict[str, tuple[int, int]] = field(default_factory=dict)
     format: int = FORMAT
 
     @classmethod
@@ -149,20 +151,23 @@ class IndexState:
         path = Path(index_path) / STATE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            checksum, found = values.pop("checksum", None), values.get("format")
+            if found == FORMAT and checksum == _checksum(values):
+                values["units"] = [UnitState(**unit) for unit in values["units"]]
+                values["fields"] = {name: FieldState(**value) for name, value in values["fields"].items()}
+                values["manifest"] = {name: (size, crc) for name, (size, crc) in values["manifest"].items()}
+                return cls(**values)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise IndexUnusable(f"{path} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise IndexUnusable(f"{path} is damaged ({error}); rebuild it with `index --rebuild`") from None
-        if values.get("format") != FORMAT:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            checksum = found = None
+        if checksum and found != FORMAT:
             raise IndexUnusable(
-                f"{path} has format {values.get('format')!r}, this version reads {FORMAT};"
-                " rebuild it with `index --rebuild`"
+                f"{path} has format {found!r}, this version reads {FORMAT}; the next `run` or `index` builds it anew"
             )
-        values["units"] = [UnitState(**unit) for unit in values["units"]]
-        values["fields"] = {name: FieldState(**value) for name, value in values["fields"].items()}
-        return cls(**values)
+        raise IndexUnusable(f"{path} is damaged; the next `run` or `index` builds the index anew")
 
     def filters(self) -> dict[str, PlainField]:
         """The fields that filters can use."""
@@ -178,7 +183,8 @@ class IndexState:
         folder = Path(index_path)
         aside = folder / f"{STATE}.{os.getpid()}"
         with aside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
+            values = asdict(self)
+            json.dump({**values, "checksum": _checksum(values)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(folder / STATE)
@@ -213,6 +219,11 @@ class IndexState:
     def tokens_path(self, name: str) -> str:
         """File of a sparse field's token counts, relative to the index."""
         return f"{self.generation}/tokens-{self.field_number(name)}.arrow"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """Hash of what ``index.json`` says, whatever its layout."""
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 KEY_BYTES = 16

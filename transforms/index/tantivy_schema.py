@@ -1,6 +1,10 @@
 """tantivy's side of the index: schema, analyzers, how tokens are escaped."""
 
+import atexit
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +92,20 @@ def open_tantivy(path: str | Path, analyzer: str) -> Any:
     """Open a unit's tantivy folder with its analyzer."""
     import tantivy
 
-    index = tantivy.Index.open(str(path))
+    # Opening takes a lock, which is a file; where none can be made, it lies beside links to the index's files.
+    index = tantivy.Index.open(str(path) if os.access(path, os.W_OK) else _linked(Path(path)))
     index.register_tokenizer(analyzer, text_analyzer(analyzer))
     index.config_reader(reload_policy="manual")
     return index
+
+
+def _linked(folder: Path) -> str:
+    """A folder of this process with links to the files of a folder that cannot be written."""
+    aside = tempfile.mkdtemp(prefix="semantic-ingest-")
+    atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    for path in folder.iterdir():
+        os.symlink(path.resolve(), os.path.join(aside, path.name))
+    return aside
 
 
 def spaced(text: str) -> str:

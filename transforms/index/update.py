@@ -30,9 +30,11 @@ from transforms.index.join import (
     join_texts,
     read_arrow,
 )
+from transforms.index.manifest import make_manifest
 from transforms.index.shard import PartRows, ShardTask, build_shard
 from transforms.index.snapshot import Snapshot, largest_weight, new_state
 from transforms.index.state import IndexState, IndexUnusable, Ints, UnitState
+from transforms.parent import end_with_parent
 from transforms.table.parts import open_part
 
 COMPACTION_RATIO = 0.25
@@ -216,6 +218,7 @@ def _write_generation(
     state.rows, state.documents = len(documents), int(alive.sum())
     state.chunks = sum(int(alive[_documents_of(target, unit)].sum()) for unit in state.units)
     shutil.rmtree(aside, ignore_errors=True)
+    state.manifest = make_manifest(folder, state, old)
     state.save(folder)
 
 
@@ -235,7 +238,9 @@ def _build_shards(aside: Path, state: IndexState, parts: list[PartRows], workers
         first += sum(part.count for part in share)
     if len(tasks) == 1:
         return [Path(build_shard(tasks[0]))]
-    with ProcessPoolExecutor(len(tasks), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        len(tasks), mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         return [Path(path) for path in pool.map(build_shard, tasks)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.index import manifest
 from transforms.index.join import read_arrow
 from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexState, IndexUnusable, Ints, UnitState, document_keys
@@ -29,7 +30,7 @@ def verify_index(table_path: str, index_path: str) -> list[str]:
         return [str(error)]
     if state is None:
         return [f"there is no index at {index_path}"]
-    problems = [f"the file {name} is missing" for name in state.files() if not (folder / name).exists()]
+    problems = list(manifest.problems(folder, state))
     if problems:
         return problems
     if (state.table["id"], state.table["version"]) != (snapshot.id, snapshot.version):

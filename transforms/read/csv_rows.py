@@ -22,31 +22,77 @@ def csv_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
     with open_unpacked(piece.path) as handle:
         # What is not valid becomes lone surrogates, which cost the row that they stand in.
         text = io.TextIOWrapper(handle, encoding=encoding, errors="surrogateescape", newline="")
-        first, delimiter = text.readline(), source.delimiter
+        rest = _Lines(text, source.max_document_bytes)
+        first, delimiter = next(rest, ""), source.delimiter
         passed = 0
         if first.rstrip("\r\n").lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:
             # Excel's way of naming the delimiter, in a line of its own.
             delimiter, first, passed = delimiter or first[4], "", 1
-        lines = _chain(first, text)
-        rows = csv.reader(lines, strict=True, delimiter=delimiter or ",")
-        header = list(source.columns) if source.columns is not None else next(rows, None)
+        rows = csv.reader(_chain(first, rest), strict=True, delimiter=delimiter or ",")
+        try:
+            header = list(source.columns) if source.columns is not None else next(rows, None)
+        except csv.Error as error:
+            yield (
+                0,
+                BadDocumentError(f"the header is not valid CSV: {rest.problem or error}", "rest of the file"),
+            )
+            return
         if header is None:
             return
         problem = _header_problem(header, source)
         if problem is not None:
             yield 0, BadDocumentError(problem, "rest of the file")
             return
-        yield from _rows(rows, header, passed)
+        yield from _rows(rows, header, passed, rest)
 
 
-def _chain(first: str, rest: io.TextIOWrapper) -> Iterator[str]:
+class _Lines:
+    """The lines of a file, none of which makes a row longer than a document may be.
+
+    In place of one that does, the CSV reader gets something that it refuses, inside quotes and outside, and so begins
+    with a new row behind it.
+
+    Attributes:
+        problem: why the last row was cut short; empty where it was not.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
+        self._text, self._limit = text, limit
+        self._held = 0
+        self.problem = ""
+
+    def begin_row(self) -> None:
+        """Count from here on."""
+        self._held, self.problem = 0, ""
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._limit + 1)
+        if not line:
+            raise StopIteration
+        self._held += len(line)
+        if self._held <= self._limit:
+            return line
+        while line and not line.endswith(("\n", "\r")):
+            line = self._text.readline(1 << 20)
+        self.problem = f"it is longer than source.max_document_bytes [{self._limit}]"
+        return _REFUSED
+
+
+_REFUSED = '"a"b\n'
+
+
+def _chain(first: str, rest: _Lines) -> Iterator[str]:
     if first:
         yield first
     yield from rest
 
 
-def _rows(rows: Any, header: list[str], passed: int) -> Iterator[Row]:
+def _rows(rows: Any, header: list[str], passed: int, read: _Lines) -> Iterator[Row]:
     while True:
+        read.begin_row()
         first = rows.line_num + passed
         try:
             row = next(rows)
@@ -54,7 +100,14 @@ def _rows(rows: Any, header: list[str], passed: int) -> Iterator[Row]:
             return
         except csv.Error as error:
             lines = rows.line_num + passed - first
-            if lines > 1:
+            if read.problem:
+                yield (
+                    first,
+                    BadDocumentError(
+                        f"the row is not read: {read.problem}", "unknown" if lines > 1 else "document"
+                    ),
+                )
+            elif lines > 1:
                 # A quote that nothing closes swallows every row behind it.
                 problem = f"a quote that was opened here swallowed {lines:,} lines: {error}"
                 yield first, BadDocumentError(problem, "unknown")

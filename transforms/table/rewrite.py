@@ -7,14 +7,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.metrics import Metrics
 
-from transforms import files
 from transforms.read.columns import DocumentShape
 from transforms.records import PartFile, PartRewrite
 from transforms.table.fingerprint import stale_fields, without_embeddings
-from transforms.table.parts import write_part
+from transforms.table.parts import open_part, write_part
 from transforms.table.schema import TableLayout, changed_columns
 
 
@@ -68,8 +66,7 @@ class RewritePart(beam.DoFn):
 
     def process(self, rewrite: PartRewrite) -> Iterator[PartFile]:
         """Rewrite one part; yields nothing when no row stays."""
-        with files.open_read(files.join(self.table_path, rewrite.path)) as handle:
-            table = pq.read_table(handle)
+        table = open_part(self.table_path, rewrite.path).read()
         keep = np.ones(table.num_rows, bool)
         keep[list(rewrite.dropped)] = False
         kept = drop_stale_embeddings(table.filter(pa.array(keep)), self.embedding_fingerprints)

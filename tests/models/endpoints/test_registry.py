@@ -2,12 +2,15 @@
 
 import json
 import multiprocessing
+import os
+from functools import partial
 
 import pytest
 from support.paths import ROOT
 
 from models.endpoints.preconfigured import PRECONFIGURED
 from models.endpoints.registry import Registry, Usage
+from models.endpoints.secrets import resolve
 from models.errors import InferenceError
 from models.open_model import open_model
 
@@ -197,3 +200,83 @@ def test_the_examples_are_definitions():
     )
     for endpoint in examples:
         assert open_model(endpoint).describe()["model_id"]
+
+
+WRONG = {
+    "deep": b"[" * 100_000,
+    "noise": bytes(range(256)),
+    "huge": b" " * (2 << 20),
+    "list": b"[]",
+    "number": b"5",
+    "null": b"null",
+    "odd-service": b'{"service": {"a": [1]}, "task_type": 7, "service_settings": [1]}',
+    "odd-settings": b'{"service": "openai", "service_settings": {"api_key": [[]], "url": {}, "model_id": 5}}',
+    "odd-chunks": b'{"service": "openai", "service_settings": {}, "task_settings": 3, "chunking_settings": [[5]]}',
+    "WRONG NAME\n": b"{}",
+}
+
+
+def test_no_wrong_file_hides_another(registry, tmp_path):
+    folder = tmp_path / "endpoints"
+    folder.mkdir()
+    (folder / "good.json").write_text(json.dumps({"task_type": "text_embedding", **E5}))
+    for name, content in WRONG.items():
+        (folder / f"{name}.json").write_bytes(content)
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "pipe.json")
+    (folder / "nowhere.json").symlink_to("not-there")
+    found, wrong = registry.list_all()
+    assert "good" in [endpoint.inference_id for endpoint in found]
+    assert len(wrong) == len(WRONG) + 3
+    assert all(error.reason for error in wrong.values())
+
+
+def dies_after(steps, change):
+    """Run a change in a process that is killed before its step number `steps`; whether it came to its end."""
+    child = os.fork()
+    if not child:
+        left = steps
+
+        def counted(real):
+            def step(*arguments, **options):
+                nonlocal left
+                if left == 0:
+                    os._exit(9)
+                left -= 1
+                return real(*arguments, **options)
+
+            return step
+
+        for name in ("replace", "open", "fsync", "unlink", "mkdir"):
+            setattr(os, name, counted(getattr(os, name)))
+        change()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("command", ["put", "delete"])
+def test_a_put_or_delete_that_is_killed_leaves_all_or_nothing(command, tmp_path):
+    body = {
+        "service": "openai",
+        "service_settings": {"api_key": "sk-literal", "model_id": "m"},
+        "task_settings": {"headers": {"X-Token": "sk-other"}},
+    }
+    states = set()
+    for steps in range(60):
+        folder = tmp_path / str(steps)
+        registry = Registry(folder)
+        if command == "delete":
+            registry.put("mine", body, "text_embedding")
+            change = partial(registry.delete, "mine")
+        else:
+            change = partial(registry.put, "mine", body, "text_embedding")
+        ended = dies_after(steps, change)
+        if (folder / "mine.json").exists():  # what another reader sees before anything is cleared
+            endpoint = registry.get("mine")
+            assert all(resolve(endpoint.secret_references, str(folder)).values())
+        registry.list()
+        states.add(frozenset(path.name for path in folder.rglob("*") if path.is_file()) - {".gitignore"})
+        if ended:
+            break
+    assert ended
+    assert states == {frozenset(), frozenset({"mine.json", "mine.api_key", "mine.task.headers.X-Token"})}

@@ -11,6 +11,7 @@ from support.index_table import IndexTable
 
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.search import search
+from transforms.index.manifest import make_manifest
 from transforms.index.sparse_terms import bit_terms
 from transforms.index.state import IndexState, IndexUnusable
 from transforms.index.tantivy_schema import open_tantivy, spaced
@@ -238,7 +239,7 @@ def test_a_broken_state_is_rebuilt_and_missing_files_too(table: IndexTable, inde
     state = IndexState.load(index)
     assert state is not None
     os.unlink(Path(index) / state.vectors_path("text_dense"))
-    assert update_index(table.path, index).rebuilt.startswith("files are missing")
+    assert update_index(table.path, index).rebuilt.endswith("is missing")
     assert search(index, "unique7", mode="dense")[0].id == "d7"
 
 
@@ -284,6 +285,9 @@ def test_verify_finds_nothing_wrong_and_says_what_is(table: IndexTable, index: s
     vectors = np.memmap(Path(index) / state.vectors_path("text_dense"), "<f4", "r+")
     vectors[7] += 1
     vectors.flush()
+    assert verify_index(table.path, index) == [f"the file {state.vectors_path('text_dense')} is damaged"]
+    state.manifest = make_manifest(Path(index), state, None)
+    state.save(index)  # as if the wrong vector had been written
     assert [problem.split(" have ")[1] for problem in verify_index(table.path, index)] == [
         "other embeddings in [text_dense] than in the table"
     ]
@@ -309,6 +313,8 @@ def test_verify_counts_what_tantivy_holds(table: IndexTable, index: str) -> None
     writer = opened.writer()
     writer.delete_all_documents()
     writer.commit()
+    state.manifest = make_manifest(Path(index), state, None)
+    state.save(index)
     assert verify_index(table.path, index) == ["tantivy holds 0 chunks of text_sparse, text_dense, not 120"]
 
 

@@ -260,3 +260,26 @@ def test_a_document_of_50_megabytes_is_read(tmp_path):
 
 def test_every_format_that_a_config_can_name_has_a_reader():
     assert set(get_args(SourceConfig.model_fields["format"].annotation)) == set(FORMATS)
+
+
+@pytest.mark.parametrize("long", ["x" * 5_000, "x," * 3_000, '"' + "x\n" * 3_000 + 'x"', '"x' * 3_000])
+def test_a_csv_row_without_end_costs_itself_and_no_memory(tmp_path, long):
+    path = tmp_path / "a.csv.gz"
+    text = f"_id,text\n1,one\n2,{long}\n3,three\n"
+    path.write_bytes(gzip.compress(text.encode()))
+    found = read_all(path, SourceFormat("csv", "_id", 1000))
+    read = [one.id for one in found if isinstance(one, Document)]
+    assert read[0] == "1"
+    assert read[-1] == "3"
+    assert any(
+        "longer than source.max_document_bytes [1000]" in one.message
+        for one in found
+        if isinstance(one, Failure)
+    )
+
+
+def test_a_csv_header_without_end_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("_id," + "x," * 3_000 + "\n1,2\n")
+    (failure,) = read_all(path, SourceFormat("csv", "_id", 1000))
+    assert "the header is not valid CSV: it is longer than" in failure.message
