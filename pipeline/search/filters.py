@@ -53,7 +53,7 @@ def _parse(text: str) -> Filter:
     match = _SHORT.fullmatch(text)
     if match is None:
         raise PipelineError(
-            f"--filter {text!r:.200} is not understood; write field=value, year>=1970 AND kind=report, or a query in JSON"
+            f"--filter {text!r:.200} is not understood; write field=value, year>=1970 AND kind=report, or JSON"
         )
     field, operator, value = match.groups()
     value = value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value
