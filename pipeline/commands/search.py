@@ -137,12 +137,14 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
         found = [{**hit.to_json(), **shown.of(sources.get(hit.id, {}))} for hit in hits] if is_asked else None
         print_json({"hits": found if is_asked else [hit.to_json() for hit in hits]}, indent=None)
         return
+    from rich.text import Text
+
     rows = []
     for rank, hit in enumerate(hits, shown.start + 1):
         source = sources.get(hit.id, {})
         asked = shown.of(source)
         chosen = asked.get("_source") or asked.get("fields") or {}
-        name = "\n".join(dict.fromkeys([title_of(source) or hit.id, hit.id]))
+        name = Text("\n".join(map(one_line, dict.fromkeys([title_of(source) or hit.id, hit.id]))))
         rows.append((rank, f"{hit.score:.4f}", name, _best_chunk(index, query, hit, options, chosen)))
     print_table(("#", "score", "document", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
 
