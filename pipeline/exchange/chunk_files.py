@@ -134,11 +134,14 @@ def _write(
     count = 0
     arrow = schema.to_arrow()
     with files.create(target) as handle:
-        # Vectors do not get smaller by compression, and a dictionary of them would be as long as they are.
+        # Vectors and weights hardly get smaller by compression; a dictionary of them would be as long as they are.
         writer = pq.ParquetWriter(
             handle,
             arrow,
-            compression={name: "none" if name.startswith("embedding") else "zstd" for name in _leaves(arrow)},
+            compression={
+                name: "none" if name.startswith(("embedding", "weights")) else "zstd"
+                for name in _leaves(arrow)
+            },
             use_dictionary=["_id", "field", "source_field", *schema.plain],
         )
         with writer:

@@ -1,6 +1,7 @@
 """The one stream of chunks that everything which leaves the table is made of."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,10 +58,9 @@ class Vocabulary:
     def numbers(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """The numbers of some tokens; a new token gets the next one."""
         numbers = self._numbers
-        for token in tokens:
-            if token not in numbers:
-                numbers[token] = len(numbers)
-                self.tokens.append(token)
+        fresh = list(dict.fromkeys(token for token in tokens if token not in numbers))
+        numbers.update(zip(fresh, itertools.count(len(numbers)), strict=False))
+        self.tokens += fresh
         return np.fromiter(map(numbers.__getitem__, tokens), np.int32, len(tokens))
 
 
@@ -155,6 +155,20 @@ def _plain_types(rows: TableRows, columns: Sequence[str]) -> dict[str, pa.DataTy
                 f"the table has no column [{name}]{did_you_mean(name, known)}; it has {', '.join(known)}"
             )
     return {name: schema.field(name).type for name in columns}
+
+
+def python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows for clients that write JSON: integers beyond 63 bits are plain numbers, not decimals."""
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    for name, kind in zip(batch.schema.names, batch.schema.types, strict=True):
+        is_list = pa.types.is_list(kind)
+        if pa.types.is_decimal(kind.value_type if is_list else kind):
+            for row in rows:
+                if (value := row[name]) is not None:
+                    row[name] = (
+                        [None if one is None else int(one) for one in value] if is_list else int(value)
+                    )
+    return rows
 
 
 def iter_chunks(rows: TableRows, schema: ChunkSchema, vocabulary: Vocabulary) -> Iterator[pa.RecordBatch]:

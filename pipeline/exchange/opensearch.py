@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.exchange.chunk_load import ChunkState
-from pipeline.exchange.chunks import ChunkSchema, Vocabulary
+from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
 
 SPACES = {"cosine": "cosinesimil", "dot_product": "innerproduct", "l2_norm": "l2"}
 
@@ -43,6 +43,10 @@ class OpenSearchChunks:
             **dict.fromkeys(("start_offset", "end_offset", "start_code_point", "end_code_point"), integer),
             "text": {"type": "text"},
         }
+        for name, kind in schemas[0].plain.items():
+            # The only type that it would not find out by itself: it takes every whole number for a long.
+            if pa.types.is_decimal(kind.value_type if pa.types.is_list(kind) else kind):
+                properties[name] = {"type": "unsigned_long"}
         for schema in schemas:
             if schema.is_sparse:
                 properties[f"{schema.field}_tokens"] = {"type": "rank_features"}
@@ -79,7 +83,7 @@ class OpenSearchChunks:
     def _actions(
         self, batch: pa.RecordBatch, schema: ChunkSchema, vocabulary: Vocabulary
     ) -> Iterator[dict[str, Any]]:
-        for row in batch.to_pylist():
+        for row in python_rows(batch):
             numbers, weights = row.pop("token_ids", None), row.pop("weights", None)
             if schema.is_sparse:
                 # A dot would mean an object; two underscores are what ELSER's tokens have in its place.

@@ -20,7 +20,13 @@ _COLUMNS = (
     "chunk_id uuid PRIMARY KEY, _id text NOT NULL, field text NOT NULL, source_field text, start_offset int, "
 )
 _COLUMNS += "end_offset int, start_code_point int, end_code_point int, text text"
-_TYPES = {"int": "bigint", "float": "double precision", "double": "double precision", "bool": "boolean"}
+_TYPES: dict[str, LiteralString] = {
+    "int": "bigint",
+    "float": "double precision",
+    "double": "double precision",
+    "bool": "boolean",
+    "decimal": "numeric",
+}
 
 
 class PostgresChunks:
@@ -67,8 +73,7 @@ class PostgresChunks:
 
         columns: list[Any] = [sql.SQL(_COLUMNS)]
         for name, kind in schemas[0].plain.items():
-            known = next((one for prefix, one in _TYPES.items() if str(kind).startswith(prefix)), "text")
-            columns.append(sql.SQL("{} " + known).format(sql.Identifier(name)))
+            columns.append(sql.SQL("{} " + _type(kind)).format(sql.Identifier(name)))
         for schema in schemas:
             kind_ = f"sparsevec({SPARSE_DIMENSIONS})" if schema.is_sparse else f"vector({schema.size})"
             columns.append(sql.SQL("{} " + kind_).format(sql.Identifier(schema.field)))
@@ -134,6 +139,13 @@ class PostgresChunks:
         """Number of chunks."""
         found = self._connection.execute(self._sql("SELECT count(*) FROM {chunks}")).fetchone()
         return int(found[0]) if found else 0
+
+
+def _type(kind: pa.DataType) -> LiteralString:
+    """The type of a column; a list is an array."""
+    if pa.types.is_list(kind):
+        return _type(kind.value_type) + "[]"
+    return next((one for prefix, one in _TYPES.items() if str(kind).startswith(prefix)), "text")
 
 
 def _vector(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.exchange.chunk_load import ChunkState, groups
-from pipeline.exchange.chunks import ChunkSchema, Vocabulary
+from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
 
 DISTANCES = {"cosine": "Cosine", "dot_product": "Dot", "l2_norm": "Euclid"}
 POINTS = 256
@@ -87,7 +87,7 @@ class QdrantChunks:
         from qdrant_client import models
 
         points: list[tuple[Any, Any, dict[str, Any]]] = []
-        for row in batch.to_pylist():
+        for row in python_rows(batch):
             vector: Any = row.pop("embedding", None)
             if schema.is_sparse:
                 vector = models.SparseVector(indices=row.pop("token_ids"), values=row.pop("weights"))

@@ -65,7 +65,9 @@ def from_arrow(chunks: pa.StructArray) -> Embeddings:
     # A sliced array keeps the keys and items of its whole column; the offsets say which of them are its own.
     indptr = column.offsets.to_numpy().astype(np.int64)
     first, count = indptr[0], indptr[-1] - indptr[0]
-    keys = column.keys.slice(first, count).dictionary_encode()
+    keys = column.keys.slice(first, count)
+    if not pa.types.is_dictionary(keys.type):
+        keys = keys.dictionary_encode()
     return SparseEmbeddings(
         indptr - first,
         keys.indices.to_numpy().astype(np.int32),

@@ -130,6 +130,24 @@ def test_wrong_names_are_told(job: SmallRun, tmp_path: Path, capsys: pytest.Capt
     assert "did you mean [year]?" in capsys.readouterr().err
 
 
+def test_columns_of_several_values_are_lists(tmp_path: Path) -> None:
+    job = SmallRun(tmp_path)
+    job.config["mappings"]["properties"] |= {"tags": {"type": "keyword"}, "serial": {"type": "unsigned_long"}}
+    job.write(
+        [
+            {"_id": "a", "text": "One.", "tags": ["red", "blue"], "serial": 2**64 - 1},
+            {"_id": "b", "text": "Two.", "tags": "red"},
+            {"_id": "c", "text": "Three."},
+        ]
+    )
+    assert job.run() == 0
+    assert (
+        export(job, tmp_path / "x.parquet", "--field", "dense", "--column", "tags", "--column", "serial") == 0
+    )
+    found = duckdb.sql(f"SELECT _id, tags, serial FROM '{tmp_path}/x.parquet' ORDER BY _id").fetchall()
+    assert found == [("a", ["red", "blue"], 2**64 - 1), ("b", ["red"], None), ("c", None, None)]
+
+
 def test_a_vocabulary_only_grows() -> None:
     vocabulary = Vocabulary(["a"])
     assert vocabulary.numbers(["b", "a", "b", "c"]).tolist() == [1, 0, 1, 2]

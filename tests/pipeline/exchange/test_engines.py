@@ -73,6 +73,10 @@ class Engine:
     def held(self, target: Any) -> dict[str, str]:
         raise NotImplementedError
 
+    def rows(self, target: Any) -> list[dict[str, Any]]:
+        """Every chunk, with its plain columns."""
+        raise NotImplementedError
+
 
 class OpenSearchEngine(Engine):
     def __init__(self, server: OpenSearchServer) -> None:
@@ -97,6 +101,10 @@ class OpenSearchEngine(Engine):
         hits = self.server.ask("POST", f"/{self.name}/_search", body)["hits"]["hits"]
         return {hit["_id"]: hit["_source"]["text"] for hit in hits}
 
+    def rows(self, target: Any) -> list[dict[str, Any]]:
+        hits = self.server.ask("POST", f"/{self.name}/_search", {"size": 100})["hits"]["hits"]
+        return [{**hit["_source"], "_id": hit["_source"]["document_id"]} for hit in hits]
+
 
 class QdrantEngine(Engine):
     def __init__(self, folder: Path) -> None:
@@ -113,6 +121,9 @@ class QdrantEngine(Engine):
     def held(self, target: Any) -> dict[str, str]:
         points, _ = target._client.scroll(self.name, limit=5000)
         return {str(point.id): point.payload["text"] for point in points}
+
+    def rows(self, target: Any) -> list[dict[str, Any]]:
+        return [point.payload for point in target._client.scroll(self.name, limit=100)[0]]
 
 
 class LanceEngine(Engine):
@@ -134,6 +145,9 @@ class LanceEngine(Engine):
         rows = target._database.open_table(self.name).to_arrow().to_pylist()
         return {row["chunk_id"]: row["text"] for row in rows}
 
+    def rows(self, target: Any) -> list[dict[str, Any]]:
+        return target._database.open_table(self.name).to_arrow().to_pylist()
+
 
 class PostgresEngine(Engine):
     def __init__(self, server: PostgresServer) -> None:
@@ -154,6 +168,10 @@ class PostgresEngine(Engine):
             str(id_): text
             for id_, text in target._connection.execute(f'SELECT chunk_id, text FROM "{self.name}"')
         }
+
+    def rows(self, target: Any) -> list[dict[str, Any]]:
+        found = target._connection.execute(f'SELECT _id, tags, serial, years FROM "{self.name}"')
+        return [dict(zip(("_id", "tags", "serial", "years"), row, strict=True)) for row in found]
 
 
 @pytest.fixture(
@@ -236,6 +254,26 @@ def test_it_follows_the_table_whatever_was_broken_off(engine: Engine, tmp_path: 
         assert report.since
         assert engine.held(target) == wanted(small, engine.fields, tmp_path / "b")
         assert load_chunks(target, small.table_path, engine.fields).written == 0
+
+
+def test_columns_of_several_values_arrive_as_arrays(engine: Engine, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    small.config["mappings"]["properties"] |= {
+        "tags": {"type": "keyword"},
+        "serial": {"type": "unsigned_long"},
+        "years": {"type": "integer"},
+    }
+    several = {"tags": ["red", "blue, {green}"], "serial": [1, 2**64 - 1], "years": [1999, 2001]}
+    one = {"tags": "red", "serial": 7, "years": []}
+    small.write([{"_id": "a", "text": "One.", **several}, {"_id": "b", "text": "Two.", **one}])
+    assert small.run() == 0
+    with opened(engine, "arrays") as target:
+        load_chunks(target, small.table_path, engine.fields, ("tags", "serial", "years"))
+        rows = engine.rows(target)
+    assert {row["_id"] for row in rows} == {"a", "b"}
+    for row in rows:
+        shown = {name: row.get(name) for name in several}
+        assert shown == (several if row["_id"] == "a" else {"tags": ["red"], "serial": [7], "years": None})
 
 
 def breaks_off(target: Any, job: SmallRun, fields: tuple[str, ...], after: int) -> None:
