@@ -275,12 +275,14 @@ def test_cases_of_field_values(case: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_cases_of_own_vectors() -> None:
-    cases = {case["id"]: case for case in CASES if case["id"].startswith("L")}
+    cases = {case["id"]: case for case in CASES if case["id"].startswith("L") or case["id"] == "F23"}
     mapping = {
         "properties": {"sparse_field": {"type": "semantic_text", "inference_id": "sparse-inference-id"}}
     }
     document = cases["L01"]["doc"]
     assert check_document(document, mapping) == 2
+    old_form = {"properties": {"f": {"type": "semantic_text", "inference_id": "x"}}}
+    assert check_legacy({"f": cases["F23"]["doc"]}, old_form) == 1
     result = document["_inference_fields"]["sparse_field"]["inference"]
     result["model_settings"]["service"] = "another"  # L06
     assert check_document(document, mapping) == 2
