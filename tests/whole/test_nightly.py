@@ -380,9 +380,9 @@ def test_the_systemd_units_are_right(tmp_path):
     assert command_options(start) <= known_options("run")
     assert re.search(r"^RestartPreventExitStatus=2 3 4$", service, re.MULTILINE)
     if shutil.which("systemd-analyze"):
-        here = service.replace("/opt/semantic-ingest/.venv/bin/python", sys.executable).replace(
-            "User=ingest\n", ""
-        )
+        command = str(Path(sys.executable).with_name("semantic-ingest"))
+        here = service.replace("/opt/semantic-ingest/.venv/bin/semantic-ingest", command)
+        here = here.replace("User=ingest\n", "")
         (tmp_path / "semantic-ingest.service").write_text(here.replace("/opt/semantic-ingest", str(tmp_path)))
         (tmp_path / "semantic-ingest.timer").write_text(timer)
         units = [str(tmp_path / f"semantic-ingest.{kind}") for kind in ("service", "timer")]
