@@ -15,7 +15,7 @@ from pipeline.commands.app import app
 # Each module adds its commands to the application; in this order `--help` lists them.
 MODULES = (
     *("init", "run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
-    *("table", "endpoints", "export", "load", "imports"),
+    *("table", "endpoints", "exchange.export", "exchange.load", "exchange.imports"),
 )
 STOPPED = (130, 143)
 """Exit codes of what was stopped by Ctrl-C and by SIGTERM."""
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     from pipeline.errors import ConfigError, PipelineError, is_out_of_memory
     from pipeline.logs import configure_logging
-    from pipeline.terminal import show_error
+    from pipeline.terminal.text import show_error
 
     configure_logging()
     try:

@@ -9,7 +9,7 @@ PipelineError        1  the run could not be done
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from pipeline.terminal import one_line
+from pipeline.terminal.text import one_line
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pipeline.errors import is_explained, original_error
-from pipeline.terminal import one_line, printable, printable_json
+from pipeline.terminal.text import one_line, printable, printable_json
 
 log = logging.getLogger("semantic_ingest")
 

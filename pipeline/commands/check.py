@@ -6,8 +6,8 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Overrides
-from pipeline.commands.output import print_table, skipped_files
 from pipeline.errors import ConfigError
+from pipeline.terminal.output import print_table, skipped_files
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig

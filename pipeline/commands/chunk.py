@@ -13,7 +13,7 @@ from pipeline.commands.app import app
 from pipeline.commands.arguments import registry_of
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.terminal import printable
+from pipeline.terminal.text import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -19,9 +19,9 @@ from pipeline.commands.arguments import (
     registry_of,
     split_target,
 )
-from pipeline.commands.output import answers_in_json, print_json, print_table
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
-from pipeline.terminal import show_error
+from pipeline.terminal.output import answers_in_json, print_json, print_table
+from pipeline.terminal.text import show_error
 
 if TYPE_CHECKING:
     from models.embeddings import Embeddings

@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands.app import app
-from pipeline.commands.arguments import (
-    Field,
-    Format,
-    Index,
-    Overrides,
-    PruningOption,
-    index_path,
-    pruning_of,
-)
-from pipeline.commands.output import print_json, print_table
+from pipeline.commands.arguments import Field, Format, Index, Overrides, PruningOption, index_path, pruning_of
+from pipeline.terminal.output import print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.search.open_index import SearchIndex
@@ -102,7 +94,7 @@ def _compare(
     """Print what a cluster's index finds beside what the exact local ranking does."""
     from pipeline.errors import PipelineError
     from pipeline.evaluation.against import compare_with_cluster
-    from pipeline.exchange.elasticsearch import ClusterIndex, connect
+    from pipeline.exchange.elasticsearch.load import ClusterIndex, connect
 
     url, slash, name = against.rpartition("/")
     if not slash or "//" not in url or not name:

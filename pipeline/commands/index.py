@@ -8,9 +8,9 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import print_json
 from pipeline.errors import PipelineError
-from pipeline.terminal import one_line
+from pipeline.terminal.output import print_json
+from pipeline.terminal.text import one_line
 
 
 @app.command(epilog="Example: semantic-ingest index run_configs/quickstart.yaml --verify")

@@ -16,7 +16,7 @@ from pipeline.commands.arguments import (
     registry_of,
     split_target,
 )
-from pipeline.commands.output import answers_in_json
+from pipeline.terminal.output import answers_in_json
 
 
 @app.command(epilog='Example: semantic-ingest infer .minilm-l6-v2 "the quick brown fox" --input-type search')

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.app import app, spare_pandas
-from pipeline.commands.output import print_json
 from pipeline.errors import PipelineError
-from pipeline.terminal import printable
+from pipeline.terminal.output import print_json
+from pipeline.terminal.text import printable
 
 SCHEMA_FILE = ".semantic-ingest.schema.json"
 

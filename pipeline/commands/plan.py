@@ -6,8 +6,8 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import extraction_rows, print_json, print_table, skipped_files
-from pipeline.terminal import one_line
+from pipeline.terminal.output import extraction_rows, print_json, print_table, skipped_files
+from pipeline.terminal.text import one_line
 
 
 @app.command(epilog="Example: semantic-ingest plan run_configs/quickstart.yaml --format json")

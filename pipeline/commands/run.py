@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import counted, extraction_rows, print_json, print_table, skipped_files
+from pipeline.terminal.output import counted, extraction_rows, print_json, print_table, skipped_files
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig

@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.commands.app import app, spare_pandas
-from pipeline.commands.arguments import (
-    Field,
-    Format,
-    Index,
-    Overrides,
-    PruningOption,
-    index_path,
-    pruning_of,
-)
-from pipeline.commands.output import print_json, print_table
+from pipeline.commands.arguments import Field, Format, Index, Overrides, PruningOption, index_path, pruning_of
 from pipeline.errors import PipelineError
-from pipeline.terminal import one_line, printable
+from pipeline.terminal.output import print_json, print_table
+from pipeline.terminal.text import one_line, printable
 
 if TYPE_CHECKING:
     from pipeline.search.open_index import SearchIndex

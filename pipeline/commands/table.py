@@ -8,8 +8,8 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
-from pipeline.commands.output import print_json, print_table
-from pipeline.terminal import one_line
+from pipeline.terminal.output import print_json, print_table
+from pipeline.terminal.text import one_line
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig

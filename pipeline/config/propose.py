@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.config.mapping import RESERVED
 from pipeline.errors import PipelineError
 from transforms.read.formats import FORMATS, read_rows
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.readers import SourceFormat
 from transforms.read.splits import list_source
 from transforms.records import Piece
 

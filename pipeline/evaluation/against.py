@@ -14,8 +14,8 @@ from models.embeddings import DenseEmbeddings
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult, evaluate, measured
 from pipeline.evaluation.statistics import paired_test
-from pipeline.exchange.elastic_forms import chunks_name
-from pipeline.exchange.elasticsearch import ClusterIndex, LoadState, asked
+from pipeline.exchange.elasticsearch.forms import chunks_name
+from pipeline.exchange.elasticsearch.load import ClusterIndex, LoadState, asked
 from pipeline.search.fusion import RANK_CONSTANT
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.pruning import Pruning

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.config.mapping import Mappings, Property
 from pipeline.errors import PipelineError
-from pipeline.exchange.elasticsearch import asked, connect
+from pipeline.exchange.elasticsearch.load import asked, connect
 
 
 @dataclass

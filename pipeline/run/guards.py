@@ -21,7 +21,7 @@ from transforms import files
 from transforms.handover.records import write_failures
 from transforms.read.columns import DocumentShape
 from transforms.read.formats import FORMATS
-from transforms.read.readers import BadDocumentError
+from transforms.read.rows.readers import BadDocumentError
 from transforms.records import Failure, PartFile
 from transforms.table.columns import ChunkColumn
 from transforms.table.parts import open_part

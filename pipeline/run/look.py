@@ -9,7 +9,7 @@ from pipeline.run.source import find_source, source_format
 from transforms.read.columns import SourceLook
 from transforms.read.documents import read_documents
 from transforms.read.formats import FORMATS
-from transforms.read.readers import BadDocumentError
+from transforms.read.rows.readers import BadDocumentError
 from transforms.read.splits import Listing
 from transforms.records import Document, Failure, Piece
 

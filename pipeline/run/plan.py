@@ -172,10 +172,7 @@ def unreadable_failures(planned: PlannedRun) -> list[Failure]:
 
 def write_work(planned: PlannedRun) -> list[Split]:
     """Write each split's work list; returns the splits that have work."""
-    from transforms.read.work import (  # with Beam, which a run without work does not want
-        WORK_SCHEMA,
-        work_path,
-    )
+    from transforms.read.work import WORK_SCHEMA, work_path
 
     plan, scan = planned.plan, planned.scan
     # The row of the table whose embeddings may hold for each document; where there is none it is null, and so are part

@@ -16,7 +16,7 @@ from pipeline.run.compare import Scan
 from pipeline.runners.local import choose_workers
 from transforms import files
 from transforms.read.extract.options import ExtractOptions
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.readers import SourceFormat
 from transforms.read.scan import SCAN_SCHEMA, scan_path
 from transforms.read.splits import Listing, connection_splits, list_source
 from transforms.records import Piece, Split

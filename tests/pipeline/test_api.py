@@ -15,7 +15,9 @@ from support.small_run import SmallRun, document
 
 import pipeline
 from pipeline import api
-from pipeline.api import evaluate, load_table, open_index
+from pipeline.api import open_index
+from pipeline.api.evaluation import evaluate
+from pipeline.api.loaded_table import load_table
 from pipeline.errors import PipelineError
 from pipeline.search.search import search
 from transforms.index.update import update_index

@@ -5,7 +5,7 @@ import logging
 
 from pipeline.errors import ConfigError
 from pipeline.logs import configure_logging, log
-from pipeline.terminal import one_line, printable, printable_json, show_error
+from pipeline.terminal.text import one_line, printable, printable_json, show_error
 
 HOSTILE = "a\x1b[31m\x1b]0;title\x07\x9b2J\u202eb\nc\u2028d\r\x7f"
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from pipeline import open_index
 from pipeline.__main__ import main
+from pipeline.api import open_index
 from pipeline.evaluation.judgements import load_queries
 from pipeline.search.filters import parse_filters
 

@@ -7,7 +7,7 @@ from typing import Any
 from transforms import exact_json
 from transforms.field_values import values_at
 from transforms.plain_values import PlainField
-from transforms.read.readers import BadDocumentError
+from transforms.read.rows.readers import BadDocumentError
 
 
 @dataclass(frozen=True, slots=True)

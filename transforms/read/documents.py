@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from transforms import exact_json
 from transforms.read.formats import FORMATS, read_rows
-from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat, checked_id
 from transforms.records import Document, Failure, Location, Piece, Sketch, Skipped
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"

@@ -18,7 +18,7 @@ from transforms.read.archives import COMPRESSED, MAX_DEPTH, MEMBER_MARK, members
 from transforms.read.extract.content_types import HEAD, TYPES, ContentType, content_type, is_called_document
 from transforms.read.extract.library import library_version
 from transforms.read.extract.pool import Extracted, ExtractionError, Extractor
-from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id, title
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat, checked_id, title
 from transforms.records import BYTES_HASH, Document, Failure, Location, Piece, Sketch, Skipped
 
 Found = Sketch | Skipped | Failure

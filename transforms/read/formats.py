@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.read.archives import open_file
-from transforms.read.csv_rows import csv_rows
 from transforms.read.folder import folder_rows
-from transforms.read.json_rows import json_rows, jsonl_rows
-from transforms.read.parquet_rows import parquet_rows
-from transforms.read.readers import (
+from transforms.read.rows.csv_rows import csv_rows
+from transforms.read.rows.json_rows import json_rows, jsonl_rows
+from transforms.read.rows.parquet_rows import parquet_rows
+from transforms.read.rows.readers import (
     MARKDOWN_ENDINGS,
     BadDocumentError,
     Fetcher,
@@ -21,10 +21,10 @@ from transforms.read.readers import (
     SourceFormat,
     file_rows,
 )
+from transforms.read.rows.unpack import COMPRESSIONS, DAMAGE, is_compressed
 from transforms.read.servers.connection import ConnectionFailed
 from transforms.read.servers.database import check_database, database_rows, fetch_rows
 from transforms.read.servers.index import check_index, fetch_hits, index_rows
-from transforms.read.unpack import COMPRESSIONS, DAMAGE, is_compressed
 from transforms.records import Piece
 
 Range = tuple[int, int]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.read.columns import DocumentShape, SourceLook
 from transforms.read.documents import read_documents
-from transforms.read.readers import BadDocumentError, SourceFormat
+from transforms.read.rows.readers import BadDocumentError, SourceFormat
 from transforms.records import VERSION_HASH, Document, Failure, Sketch, Skipped, Split
 
 SCAN_SCHEMA = pa.schema(

@@ -6,7 +6,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.read.columns import DocumentShape
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.readers import SourceFormat
 from transforms.read.scan import write_scan
 from transforms.records import Split
 

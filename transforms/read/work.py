@@ -22,7 +22,7 @@ from transforms.read.documents import Found, fetch_documents, read_documents
 from transforms.read.extract.pool import Extractor
 from transforms.read.folder import extract_document
 from transforms.read.formats import FORMATS
-from transforms.read.readers import BadDocumentError, SourceFormat
+from transforms.read.rows.readers import BadDocumentError, SourceFormat
 from transforms.records import DONE, FAILED, Document, Failure, Piece, PreviousRow, Sketch, Split
 
 WORK_SCHEMA = pa.schema(

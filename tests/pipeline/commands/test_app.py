@@ -5,7 +5,7 @@ from rich.text import Text
 from support.fresh_process import run_in_fresh_process
 
 from pipeline.__main__ import main
-from pipeline.commands.output import print_json, print_table
+from pipeline.terminal.output import print_json, print_table
 
 HEAVY = ["numpy", "pyarrow", "torch", "transformers", "tantivy", "apache_beam", "deltalake", "rich.table"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.bulk import Body
-from pipeline.exchange.bulk_sender import BulkSender
-from pipeline.exchange.elasticsearch import connect
+from pipeline.exchange.elasticsearch.bulk import Body
+from pipeline.exchange.elasticsearch.load import connect
+from pipeline.exchange.elasticsearch.sender import BulkSender
 
 
 class Scripted(ThreadingHTTPServer):

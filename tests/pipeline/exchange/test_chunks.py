@@ -10,7 +10,7 @@ import pytest
 from support.small_run import SmallRun
 
 from pipeline.__main__ import main
-from pipeline.api import load_table
+from pipeline.api.loaded_table import load_table
 from pipeline.exchange.chunks import Vocabulary
 
 TEXTS = ["Plain words. And more of them.", "One 😀 two 🦊🦊 three. Four!", "𝒯hird 😀.", "Last one."]

@@ -317,7 +317,7 @@ def test_numbers_are_spelled_as_java_does(job: SmallRun) -> None:
 def test_files_are_cut_by_bytes_and_a_killed_export_goes_on(
     job: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.exchange import bulk
+    from pipeline.exchange.elasticsearch import bulk
 
     folder = tmp_path / "bulk"
     _, whole, manifest = export(job, folder, "--max-bytes", "9000")

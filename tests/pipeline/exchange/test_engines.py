@@ -15,10 +15,10 @@ from support.servers.pglite import PostgresServer
 from support.small_run import SmallRun, document
 
 from pipeline.__main__ import main
-from pipeline.exchange.chunk_load import ChunkTarget, load_chunks
-from pipeline.exchange.lancedb import LanceChunks
-from pipeline.exchange.pgvector import PostgresChunks
-from pipeline.exchange.qdrant import QdrantChunks
+from pipeline.exchange.engines.lancedb import LanceChunks
+from pipeline.exchange.engines.load import ChunkTarget, load_chunks
+from pipeline.exchange.engines.pgvector import PostgresChunks
+from pipeline.exchange.engines.qdrant import QdrantChunks
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.query_embedding import embed_queries
 
@@ -83,7 +83,7 @@ class OpenSearchEngine(Engine):
         self.server = server
 
     def open(self, name: str) -> ChunkTarget:
-        from pipeline.exchange.opensearch import OpenSearchChunks
+        from pipeline.exchange.engines.opensearch import OpenSearchChunks
 
         self.name = name
         return OpenSearchChunks(self.server.url, name)

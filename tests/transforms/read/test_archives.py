@@ -18,7 +18,7 @@ from warcio.warcwriter import WARCWriter
 from transforms.read import archives
 from transforms.read.archives import members
 from transforms.read.documents import read_documents
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.readers import SourceFormat
 from transforms.read.splits import list_source
 from transforms.records import Document, Failure
 

@@ -4,7 +4,7 @@ import pytest
 
 from transforms.plain_values import PlainField
 from transforms.read.columns import DocumentShape, SourceLook
-from transforms.read.readers import BadDocumentError
+from transforms.read.rows.readers import BadDocumentError
 
 
 def values(value, type_, **options):

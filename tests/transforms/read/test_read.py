@@ -16,7 +16,7 @@ from pipeline.config.run_config import SourceConfig
 from transforms import files
 from transforms.read.documents import read_documents
 from transforms.read.formats import FORMATS
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.readers import SourceFormat
 from transforms.read.splits import list_source
 from transforms.records import Document, Failure, Split
 

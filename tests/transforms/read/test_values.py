@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import exact_json
-from transforms.read.arrow_values import json_values
 from transforms.read.documents import read_documents
 from transforms.read.formats import FORMATS
-from transforms.read.readers import SourceFormat
+from transforms.read.rows.arrow_values import json_values
+from transforms.read.rows.readers import SourceFormat
+from transforms.read.rows.titles import markdown_title
 from transforms.read.splits import list_source
-from transforms.read.titles import markdown_title
 from transforms.records import Document, Failure
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from transforms.exact_json import plain_number
-from transforms.read.readers import BadDocumentError, Row, SourceFormat, checked_id
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat, checked_id
 from transforms.read.servers.connection import (
     Connection,
     ConnectionFailed,

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from transforms.read.readers import Row, SourceFormat
+from transforms.read.rows.readers import Row, SourceFormat
 from transforms.read.servers.connection import Connection, failures_of, in_batches, missing_extra, secret
 from transforms.records import Piece
 

@@ -7,8 +7,8 @@ from typing import IO, Any
 import orjson
 
 from transforms import exact_json
-from transforms.read.readers import BadDocumentError, Row, SourceFormat
-from transforms.read.unpack import open_unpacked
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat
+from transforms.read.rows.unpack import open_unpacked
 from transforms.records import Piece
 
 _BOM = b"\xef\xbb\xbf"

@@ -6,7 +6,7 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import counting, print_json, print_table
+from pipeline.terminal.output import counting, print_json, print_table
 
 export = typer.Typer(
     help="Write the table as files that other systems load.",
@@ -68,9 +68,9 @@ def export_elasticsearch(
 ) -> None:
     """Write documents with their chunks and vectors for Elasticsearch's _bulk."""
     from pipeline.config.load import load_config
-    from pipeline.exchange.bulk import export_bulk
-    from pipeline.exchange.elastic_index import index_body
-    from pipeline.exchange.options import document_form, parse_version
+    from pipeline.exchange.elasticsearch.bulk import export_bulk
+    from pipeline.exchange.elasticsearch.index import index_body
+    from pipeline.exchange.elasticsearch.options import document_form, parse_version
     from pipeline.exchange.rows import select_rows
 
     form = document_form(

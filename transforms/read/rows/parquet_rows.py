@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.read.archives import open_file
-from transforms.read.arrow_values import Values, json_values
-from transforms.read.readers import BadDocumentError, Row, SourceFormat
+from transforms.read.rows.arrow_values import Values, json_values
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat
 from transforms.records import Piece
 
 _BATCH_ROWS = 512

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.elastic_forms import DocumentForm, documents
+from pipeline.exchange.elasticsearch.forms import DocumentForm, documents
 from pipeline.exchange.rows import TableRows
 from transforms import files
 

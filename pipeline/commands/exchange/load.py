@@ -9,10 +9,10 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
-from pipeline.commands.output import counting, print_json, print_table
+from pipeline.terminal.output import counting, print_json, print_table
 
 if TYPE_CHECKING:
-    from pipeline.exchange.chunk_load import ChunkTarget
+    from pipeline.exchange.engines.load import ChunkTarget
 
 load = typer.Typer(
     help="Load the table into other systems; each of them remembers what it shows.",
@@ -67,10 +67,10 @@ def load_elasticsearch(
 ) -> None:
     """Load documents with their vectors; a later load sends what has changed, a broken one goes on."""
     from pipeline.config.load import load_config
-    from pipeline.exchange.elasticsearch import ClusterIndex, connect
-    from pipeline.exchange.elasticsearch import load as load_into
-    from pipeline.exchange.load_sources import ExportSource, TableSource
-    from pipeline.exchange.options import document_form
+    from pipeline.exchange.elasticsearch.load import ClusterIndex, connect
+    from pipeline.exchange.elasticsearch.load import load as load_into
+    from pipeline.exchange.elasticsearch.options import document_form
+    from pipeline.exchange.elasticsearch.sources import ExportSource, TableSource
 
     target = ClusterIndex(connect(url, api_key), index)
     loaded: TableSource | ExportSource
@@ -120,7 +120,7 @@ def load_opensearch(
     output: Format = "table",
 ) -> None:
     """Load chunks into OpenSearch: knn_vector and rank_features, a document a chunk."""
-    from pipeline.exchange.opensearch import OpenSearchChunks
+    from pipeline.exchange.engines.opensearch import OpenSearchChunks
 
     _load_chunks(OpenSearchChunks(_resolved(url), index), config, fields, columns, overrides, quiet, output)
 
@@ -141,7 +141,7 @@ def load_qdrant(
     output: Format = "table",
 ) -> None:
     """Load chunks into Qdrant: a named vector for each field, a point a chunk."""
-    from pipeline.exchange.qdrant import QdrantChunks
+    from pipeline.exchange.engines.qdrant import QdrantChunks
 
     key = None if api_key is None else _resolved(api_key)
     with closing(QdrantChunks(url, collection, key)) as target:
@@ -164,7 +164,7 @@ def load_lancedb(
     output: Format = "table",
 ) -> None:
     """Load the chunks of one dense field into LanceDB."""
-    from pipeline.exchange.lancedb import LanceChunks
+    from pipeline.exchange.engines.lancedb import LanceChunks
 
     _load_chunks(LanceChunks(folder, table), config, fields, columns, overrides, quiet, output)
 
@@ -186,7 +186,7 @@ def load_pgvector(
     output: Format = "table",
 ) -> None:
     """Load chunks into PostgreSQL: vector and sparsevec, a row a chunk."""
-    from pipeline.exchange.pgvector import PostgresChunks
+    from pipeline.exchange.engines.pgvector import PostgresChunks
 
     with closing(PostgresChunks(_resolved(url), table)) as target:
         _load_chunks(target, config, fields, columns, overrides, quiet, output)
@@ -209,7 +209,7 @@ def _load_chunks(
     output: str,
 ) -> None:
     from pipeline.config.load import load_config
-    from pipeline.exchange.chunk_load import load_chunks
+    from pipeline.exchange.engines.load import load_chunks
 
     path = load_config(config, overrides or []).table.path
     with counting("chunks", None, quiet=quiet) as advance:

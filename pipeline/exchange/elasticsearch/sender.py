@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.bulk import Body
+from pipeline.exchange.elasticsearch.bulk import Body
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch

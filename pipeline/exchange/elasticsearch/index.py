@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError, did_you_mean
-from pipeline.exchange.elastic_forms import DocumentForm, chunks_name
+from pipeline.exchange.elasticsearch.forms import DocumentForm, chunks_name
 from pipeline.exchange.rows import TableRows
 from transforms.table.parts import open_part
 

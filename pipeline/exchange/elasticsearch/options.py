@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.elastic_forms import DocumentForm, Form, Vectors
-from pipeline.exchange.elastic_index import BASE64_SINCE
+from pipeline.exchange.elasticsearch.forms import DocumentForm, Form, Vectors
+from pipeline.exchange.elasticsearch.index import BASE64_SINCE
 
 
 def document_form(

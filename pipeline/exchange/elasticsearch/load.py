@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, TooManyFailures
-from pipeline.exchange.bulk_sender import BulkSender, DeadLetter
-from pipeline.exchange.load_sources import ExportSource, TableSource
-from pipeline.exchange.options import parse_version
+from pipeline.exchange.elasticsearch.options import parse_version
+from pipeline.exchange.elasticsearch.sender import BulkSender, DeadLetter
+from pipeline.exchange.elasticsearch.sources import ExportSource, TableSource
 from transforms import files
 
 if TYPE_CHECKING:

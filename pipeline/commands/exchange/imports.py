@@ -9,9 +9,9 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Folder, Format
-from pipeline.commands.output import print_json, print_table
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
-from pipeline.terminal import printable
+from pipeline.terminal.output import print_json, print_table
+from pipeline.terminal.text import printable
 
 imports = typer.Typer(
     help="Take over mappings and inference endpoints of a cluster.",

@@ -6,14 +6,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.chunk_load import ChunkState
+from pipeline.exchange.engines.load import ChunkState
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
 
 SPACES = {"cosine": "cosinesimil", "dot_product": "innerproduct", "l2_norm": "l2"}
 
 
 class OpenSearchChunks:
-    """One index; see `pipeline.exchange.chunk_load.ChunkTarget`."""
+    """One index; see `pipeline.exchange.engines.load.ChunkTarget`."""
 
     def __init__(self, url: str, name: str) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.chunk_load import ChunkState, groups
+from pipeline.exchange.engines.load import ChunkState, groups
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
 
 DISTANCES = {"cosine": "Cosine", "dot_product": "Dot", "l2_norm": "Euclid"}
@@ -18,7 +18,7 @@ POINTS = 256
 class QdrantChunks:
     """One collection, and beside it ``NAME_tokens``: what the numbers of tokens mean, and the state.
 
-    See `pipeline.exchange.chunk_load.ChunkTarget`.
+    See `pipeline.exchange.engines.load.ChunkTarget`.
     """
 
     def __init__(self, url: str, name: str, api_key: str | None = None) -> None:

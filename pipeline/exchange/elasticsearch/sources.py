@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.bulk import MAX_BYTES, Body, all_parts, bodies, read_bulk
-from pipeline.exchange.elastic_forms import DocumentForm
-from pipeline.exchange.elastic_index import index_body
+from pipeline.exchange.elasticsearch.bulk import MAX_BYTES, Body, all_parts, bodies, read_bulk
+from pipeline.exchange.elasticsearch.forms import DocumentForm
+from pipeline.exchange.elasticsearch.index import index_body
 from pipeline.exchange.rows import TableRows, all_rows, changed_rows
 from transforms.table.parts import open_part
 

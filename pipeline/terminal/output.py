@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
-from pipeline.terminal import one_line, printable_json, show_error
+from pipeline.terminal.text import one_line, printable_json, show_error
 
 Parameters = ParamSpec("Parameters")
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 from transforms.read.extract.options import ExtractOptions
+from transforms.read.rows.titles import markdown_title
+from transforms.read.rows.unpack import COMPRESSIONS, open_unpacked
 from transforms.read.servers.connection import Connection
-from transforms.read.titles import markdown_title
-from transforms.read.unpack import COMPRESSIONS, open_unpacked
 from transforms.records import Document, Failure, Piece, Sketch, Skipped, StandsFor
 
 MARKDOWN_ENDINGS = (".md", ".markdown")

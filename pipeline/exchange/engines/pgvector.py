@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.chunk_load import ChunkState
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary
+from pipeline.exchange.engines.load import ChunkState
 
 if TYPE_CHECKING:
     from psycopg.sql import Composed
@@ -30,7 +30,7 @@ _TYPES: dict[str, LiteralString] = {
 
 
 class PostgresChunks:
-    """One table, and beside it ``NAME_tokens`` and ``NAME_state``; see `pipeline.exchange.chunk_load.ChunkTarget`."""
+    """One table, and beside it ``NAME_tokens`` and ``NAME_state``; see `pipeline.exchange.engines.load.ChunkTarget`."""
 
     def __init__(self, url: str, name: str) -> None:
         try:

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.chunk_load import ChunkState
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary
+from pipeline.exchange.engines.load import ChunkState
 
 
 class LanceChunks:
-    """One table, and beside it ``NAME_state``; see `pipeline.exchange.chunk_load.ChunkTarget`."""
+    """One table, and beside it ``NAME_state``; see `pipeline.exchange.engines.load.ChunkTarget`."""
 
     def __init__(self, path: str, name: str) -> None:
         try:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from transforms.read.readers import BadDocumentError, Row, SourceFormat
-from transforms.read.unpack import open_unpacked
+from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat
+from transforms.read.rows.unpack import open_unpacked
 from transforms.records import Piece
 
 _DELIMITERS = ";\t|,"

@@ -1,0 +1,1 @@
+"""Out of the table into other engines, and back: export, load, import."""

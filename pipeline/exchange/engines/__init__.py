@@ -1,0 +1,1 @@
+"""Chunks into other engines: one small file each."""

@@ -1,0 +1,1 @@
+"""From files of rows to JSON objects: a module for each format."""
