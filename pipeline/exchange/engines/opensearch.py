@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.engines.load import ChunkState
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
+from pipeline.exchange.engines.load import ChunkState
 
 SPACES = {"cosine": "cosinesimil", "dot_product": "innerproduct", "l2_norm": "l2"}
 

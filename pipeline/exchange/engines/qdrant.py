@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.engines.load import ChunkState, groups
 from pipeline.exchange.chunks import ChunkSchema, Vocabulary, python_rows
+from pipeline.exchange.engines.load import ChunkState, groups
 
 DISTANCES = {"cosine": "Cosine", "dot_product": "Dot", "l2_norm": "Euclid"}
 POINTS = 256
