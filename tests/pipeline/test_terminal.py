@@ -30,7 +30,7 @@ def test_json_means_the_same():
 
 def test_errors_and_logs_show_one_line(capsys):
     show_error(HOSTILE)
-    show_error(str(ConfigError(HOSTILE, [HOSTILE])), lines=True)
+    show_error(str(ConfigError(HOSTILE, [HOSTILE, HOSTILE])), lines=True)
     for log_format in ("text", "json"):
         configure_logging(log_format)
         log.warning("document %s", HOSTILE)
