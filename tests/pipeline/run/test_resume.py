@@ -43,7 +43,7 @@ def job(tmp_path):
 
 
 POINTS = [
-    pytest.param("pipeline.run.plan.find_splits", "after", 1, marks=pytest.mark.long),
+    pytest.param("pipeline.run.plan.find_source", "after", 1, marks=pytest.mark.long),
     pytest.param("pipeline.run.plan.begin_run", "after", 1, marks=pytest.mark.long),
     pytest.param("pipeline.run.plan.read_scans", "before", 1, marks=pytest.mark.long),
     ("pipeline.run.plan.make_plan", "after", 1),
