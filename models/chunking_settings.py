@@ -168,7 +168,7 @@ def _parse_strategy(raw: Mapping[str, Any]) -> Strategy:
     strategy = raw.get("strategy")
     if strategy is None:
         raise illegal_argument("Can't generate Chunker without ChunkingStrategy provided")
-    if strategy not in _OWN_KEYS:
+    if not isinstance(strategy, str) or strategy not in _OWN_KEYS:
         known = ", ".join(_OWN_KEYS)
         raise illegal_argument(
             f"Invalid chunkingStrategy {java_string(strategy)} (known strategies: {known})"

@@ -211,9 +211,9 @@ class NightRun(SmallRun):
         return Gate(self.folder / f"gate{time.monotonic_ns()}")
 
     def two_at_once(self, *arguments: str) -> list[Outcome]:
-        """Run twice at the same time: both come to the commit before either is let through."""
+        """Run twice at the same time: both have planned and embedded before either is let through to publish."""
         gate = self.gate()
-        traps = [("pipeline.run.publish.commit", "before", 1, gate.action)]
+        traps = [("pipeline.run.job.collect_changes", "after", 1, gate.action)]
         running = [self.start(*arguments, traps=traps) for _ in range(2)]
         # A run that has nothing to commit, or that failed, never comes there.
         while gate.arrived < 2 and all(one.process.is_alive() for one in running):

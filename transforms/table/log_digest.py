@@ -29,7 +29,10 @@ def state_digest(parts: Iterable[str], schema: str, properties: Mapping[str, str
         schema: its schema, as Delta Lake's JSON.
         properties: the table's properties.
     """
-    fields = json.loads(schema)
+    try:
+        fields = json.loads(schema)
+    except ValueError as error:
+        raise DamagedLogError(f"the schema in the table's log is damaged: {error}") from None
     content = json.dumps([sorted(parts), fields, dict(properties)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 

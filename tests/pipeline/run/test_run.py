@@ -296,7 +296,8 @@ def test_plan_says_what_a_run_would_do_and_changes_nothing(job, capsys):
         forecast["documents"]["deleted"],
     ) == (2, 1, 1)
     assert job.version() == 1
-    assert not list((job.folder / "table" / "_runs").iterdir())
+    runs = (job.folder / "table" / "_runs").iterdir()
+    assert not [entry.name for entry in runs if not entry.name.startswith(".")]  # a lock may lie there
     assert job.run() == 0
     for name in ("chunks", "reused", "tokens", "truncated"):
         assert forecast[name] == job.summary[name], name

@@ -364,7 +364,7 @@ def test_the_flex_templates_job_is_a_whole_run(tmp_path: Path) -> None:
     assert len(small.rows()) == 3
     job = runpy.run_path(str(FLEX / "flex_template.py"))["RunJob"]()
     small.config_path.write_text("source: 1")
-    with pytest.raises(RuntimeError, match="exit code 2: - failures: is required"):
+    with pytest.raises(RuntimeError, match="exit code 2: - table: is required"):
         job.process(str(small.config_path))
 
 

@@ -41,7 +41,7 @@ def test_vacuum_leaves_a_live_run_alone_and_takes_a_killed_one(job, capsys):
     before = job.part_files()
     job.write([document(number, 1) for number in range(20)])
     gate = job.gate()
-    running = job.start(traps=[("pipeline.run.publish.commit", "before", 1, gate.action)])
+    running = job.start(traps=[("pipeline.run.job.collect_changes", "after", 1, gate.action)])
     running.until(lambda: gate.arrived == 1)
     assert len(job.part_files()) >= len(before) + 5
     told = job.json("--older-than", "0", command="vacuum")
