@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from transforms.table.fingerprint import stale_fields
+from transforms.table.log_digest import DamagedLogError
 from transforms.table.parts import open_part
 
 DESCRIPTION = "semantic_ingest.description"
@@ -27,7 +28,10 @@ def read_description(
         columns: names of the table's columns.
         parts: its part files, the newest last.
     """
-    current, previous = (json.loads(properties.get(name, "{}")) for name in (DESCRIPTION, PREVIOUS))
+    try:
+        current, previous = (json.loads(properties.get(name, "{}")) for name in (DESCRIPTION, PREVIOUS))
+    except ValueError as error:
+        raise DamagedLogError(f"the description in the table's log is damaged: {error}") from None
     if not previous or not parts or described_fingerprints(current) == described_fingerprints(previous):
         return dict(current)
     fits = current["fields"].keys() <= set(columns) and not is_stale(path, parts[-1], current)
