@@ -22,7 +22,7 @@ from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.records import PartFile
 from transforms.table.description import DESCRIPTION, PREVIOUS
-from transforms.table.log_digest import commit_mark, log_problem
+from transforms.table.log_digest import commit_mark, log_problem, parse_logged
 from transforms.table.parts import DamagedPartError, open_part
 from transforms.table.schema import TABLE_FORMAT, TableLayout
 
@@ -130,7 +130,7 @@ def open_table(path: str, *, check: bool = True) -> DeltaTable | None:
             f"table.path [{path}] holds a Delta table of another program: it has no column {missing}. "
             "Name another folder; this one is left as it is."
         )
-    description = json.loads(table.metadata().configuration.get(DESCRIPTION, "{}"))
+    description = parse_logged("description", table.metadata().configuration.get(DESCRIPTION, "{}"))
     if description.get("format", 0) > TABLE_FORMAT:
         raise PipelineError(
             f"table.path [{path}] has format {description['format']}, written by a newer semantic-ingest; this one "

@@ -4,7 +4,6 @@ The log is held against the digest in its last commit, every byte of a part file
 index against its manifest and the rows.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from pipeline.table.open_runs import open_runs
 from pipeline.table.part_check import PART_DAMAGE, PartCheck, Problem
 from pipeline.table.parts import list_parts
 from transforms.table.description import DESCRIPTION
-from transforms.table.log_digest import log_problem
+from transforms.table.log_digest import log_problem, parse_logged
 from transforms.table.parts import is_made_by
 
 
@@ -97,7 +96,9 @@ def _description(path: str, table: DeltaTable) -> dict[str, Any]:
     try:
         return describe_table(path, table)
     except PipelineError:
-        return dict(json.loads(table.metadata().configuration.get(DESCRIPTION, '{"fields": {}}')))
+        return dict(
+            parse_logged("description", table.metadata().configuration.get(DESCRIPTION, '{"fields": {}}'))
+        )
 
 
 def _find_duplicates(ids: pa.ChunkedArray, found: Verification) -> None:

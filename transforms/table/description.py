@@ -5,12 +5,11 @@ and the one that it replaces is kept beside it: whoever reads between the two, a
 the one that fits the rows.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from transforms.table.fingerprint import stale_fields
-from transforms.table.log_digest import DamagedLogError
+from transforms.table.log_digest import parse_logged
 from transforms.table.parts import open_part
 
 DESCRIPTION = "semantic_ingest.description"
@@ -28,10 +27,9 @@ def read_description(
         columns: names of the table's columns.
         parts: its part files, the newest last.
     """
-    try:
-        current, previous = (json.loads(properties.get(name, "{}")) for name in (DESCRIPTION, PREVIOUS))
-    except ValueError as error:
-        raise DamagedLogError(f"the description in the table's log is damaged: {error}") from None
+    current, previous = (
+        parse_logged("description", properties.get(name, "{}")) for name in (DESCRIPTION, PREVIOUS)
+    )
     if not previous or not parts or described_fingerprints(current) == described_fingerprints(previous):
         return dict(current)
     fits = current["fields"].keys() <= set(columns) and not is_stale(path, parts[-1], current)

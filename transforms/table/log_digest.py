@@ -21,6 +21,18 @@ class DamagedLogError(OSError):
     """The log does not say what was committed."""
 
 
+def parse_logged(what: str, text: str) -> Any:
+    """Parse JSON that the log holds as a text.
+
+    Raises:
+        DamagedLogError: it is none; the message says `what` it should be.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DamagedLogError(f"the {what} in the table's log is damaged: {error}") from None
+
+
 def state_digest(parts: Iterable[str], schema: str, properties: Mapping[str, str]) -> str:
     """Digest of a version.
 
@@ -29,10 +41,7 @@ def state_digest(parts: Iterable[str], schema: str, properties: Mapping[str, str
         schema: its schema, as Delta Lake's JSON.
         properties: the table's properties.
     """
-    try:
-        fields = json.loads(schema)
-    except ValueError as error:
-        raise DamagedLogError(f"the schema in the table's log is damaged: {error}") from None
+    fields = parse_logged("schema", schema)
     content = json.dumps([sorted(parts), fields, dict(properties)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -57,8 +66,12 @@ def said_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 def log_problem(table: "DeltaTable") -> str | None:
     """Say that the log does not describe what its last commit made; None where it does, or another program made it."""
     import pyarrow as pa
+    from deltalake.exceptions import DeltaError
 
-    entries = table.history(1)
+    try:
+        entries = table.history(1)
+    except DeltaError as error:
+        raise DamagedLogError(f"the newest commit in the table's log is damaged: {error}") from None
     expected = said_of(entries[0]).get("state") if entries else None
     if not expected or int(entries[0].get("version", -1)) != table.version():
         return None
