@@ -106,14 +106,19 @@ def build_shard(task: ShardTask) -> str:
     units = [_open_unit(folder, unit, task.state) for unit in task.state.units]
     documents: list[pa.RecordBatch] = []
     document = task.first_document
-    with (folder / "texts.bin").open("wb") as texts:
-        for part in task.parts:
-            for batch in _batches(task, part):
-                documents.append(_document_rows(batch, part.number, task.state))
-                written = write_texts(batch, task.state, texts)
-                for unit in units:
-                    _index_batch(batch, unit, written, document, task.state)
-                document += batch.num_rows
+    try:
+        with (folder / "texts.bin").open("wb") as texts:
+            for part in task.parts:
+                for batch in _batches(task, part):
+                    documents.append(_document_rows(batch, part.number, task.state))
+                    written = write_texts(batch, task.state, texts)
+                    for unit in units:
+                        _index_batch(batch, unit, written, document, task.state)
+                    document += batch.num_rows
+    except BaseException:
+        for unit in units:
+            _abandon_unit(unit)
+        raise
     with pa.OSFile(str(folder / "documents.arrow"), "wb") as file:
         schema = documents_schema(task.state)
         with pa.ipc.new_file(file, schema) as out:
@@ -122,6 +127,14 @@ def build_shard(task: ShardTask) -> str:
     for unit in units:
         _close_unit(folder, unit)
     return task.folder
+
+
+def _abandon_unit(unit: _Unit) -> None:
+    """Let go of a unit's files, so that its folder can be removed: a second try writes to the same place."""
+    for stream in (*unit.vectors.values(), *unit.norms.values(), unit.chunks):
+        stream.close()
+    unit.writer.rollback()
+    unit.writer.wait_merging_threads()
 
 
 def documents_schema(state: IndexState) -> pa.Schema:

@@ -204,7 +204,8 @@ def _write_generation(
     target = folder / state.generation
     aside = folder / f"build-{state.generation}"
     for leftover in (target, aside):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.exists():
+            shutil.rmtree(leftover)
     target.mkdir()
     (folder / state.epoch).mkdir(exist_ok=True)
     shards = _build_shards(aside, state, parts, workers)

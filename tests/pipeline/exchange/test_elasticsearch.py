@@ -164,7 +164,7 @@ def test_killed_in_the_middle_and_started_again(nights: SmallRun, server: Elasti
     argv = load(nights, server, index, "--threads", "1")
     code = (
         "import sys, os, signal\n"
-        "from pipeline.exchange import elasticsearch as es\n"
+        "from pipeline.exchange.elasticsearch import load as es\n"
         "remember, calls = es.ClusterIndex.remember, []\n"
         "def dies(self, state):\n"
         "    calls.append(1)\n"
