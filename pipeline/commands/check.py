@@ -8,6 +8,7 @@ from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Overrides
 from pipeline.errors import ConfigError
 from pipeline.terminal.output import print_table, skipped_files
+from pipeline.terminal.text import one_line
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig
@@ -52,4 +53,4 @@ def _print_notes(config: "RunConfig") -> None:
     print_table(("field", "type", "becomes", "without effect"), rows)
     skipped = find_source(config).skipped
     if skipped:
-        print(f"files: {skipped_files(skipped)}")
+        print(one_line(f"files: {skipped_files(skipped)}"))

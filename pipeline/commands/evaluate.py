@@ -9,6 +9,7 @@ from pipeline.commands.arguments import Field, Format, Index, Overrides, Pruning
 from pipeline.terminal.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.evaluate import Evaluation
     from pipeline.search.open_index import SearchIndex
 
 
@@ -42,12 +43,9 @@ def evaluate(
     output: Format = "table",
 ) -> None:
     """Measure retrieval: nDCG@10, recall@100, MRR@10 and MAP of every mode, and whether differences are real."""
-    import pyarrow.parquet as pq
-
     from pipeline.evaluation.evaluate import compare_version
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.judgements import load_qrels, load_queries
-    from pipeline.evaluation.page import write_report
     from pipeline.search.open_index import SearchIndex
 
     opened = SearchIndex(index_path(index, overrides))
@@ -70,15 +68,26 @@ def evaluate(
     if compare is not None:
         before = compare_version(opened, compare, evaluation, modes=names, field=field)
         result["compare"] = evaluation.compared(before)
-    if per_query:
-        pq.write_table(evaluation.to_table(), per_query)
-    if report:
-        write_report(report, evaluation, before)
+    _write(evaluation, before, per_query, report)
     _keep(index, overrides, result, queries)
     if output == "json":
         print_json(result, indent=None)
     else:
         _print_measures(result)
+
+
+def _write(
+    evaluation: "Evaluation", before: "Evaluation | None", per_query: str | None, report: str | None
+) -> None:
+    """Write the files that were asked for."""
+    import pyarrow.parquet as pq
+
+    from pipeline.evaluation.page import write_report
+
+    if per_query:
+        pq.write_table(evaluation.to_table(), per_query)
+    if report:
+        write_report(report, evaluation, before)
 
 
 def _compare(

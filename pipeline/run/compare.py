@@ -156,11 +156,11 @@ def make_plan(
     unchanged = int(done.sum())
     done[places] = True
 
-    # A line that cannot be read may be any document, so none that seems to be missing is deleted while there is one.
     gone = _is_in(state.ids, deletions) | _is_in(state.ids, scan.ids.take(pa.array(last[removed])))
-    missing = ~matched & ~gone
-    held_back = int(missing.sum()) if full_sync and len(unreadable) else 0
-    if full_sync and not held_back:
+    missing = ~matched & ~gone & full_sync
+    # A line that cannot be read may be any document, so none that seems to be missing is deleted while there is one.
+    held_back = int(missing.sum()) if len(unreadable) else 0
+    if not held_back:
         gone |= missing
     return Plan(
         work=wanted[~done],

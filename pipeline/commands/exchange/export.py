@@ -1,12 +1,14 @@
 """The commands of `export`: the table as files that other systems load."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
 from pipeline.terminal.output import counting, print_json, print_table
+from pipeline.terminal.text import one_line
 
 export = typer.Typer(
     help="Write the table as files that other systems load.",
@@ -87,23 +89,27 @@ def export_elasticsearch(
         manifest = export_bulk(
             rows, form, body, folder, max_bytes=max_bytes, compression=compress, advance=advance
         )
-    oversized = [entry["oversized"] for entry in manifest["files"] if entry["oversized"]]
     told = {
         "table_version": rows.snapshot.version,
         "documents": manifest["documents"],
         "deletions": manifest["deletions"],
         "files": len(manifest["files"]),
         "bytes": sum(entry["size"] for entry in manifest["files"]),
-        "oversized": oversized,
+        "oversized": [entry["oversized"] for entry in manifest["files"] if entry["oversized"]],
         "substituted_models": manifest["substituted_models"],
     }
     if output == "json":
         print_json(told)
-        return
-    for asked, used in manifest["substituted_models"].items():
+    else:
+        _tell(told)
+
+
+def _tell(told: Mapping[str, Any]) -> None:
+    """Print what was exported, and what whoever loads it has to know."""
+    for asked, used in told["substituted_models"].items():
         typer.echo(f"warning: {used} stood in for {asked}; queries need the same model", err=True)
-    for id_ in oversized:
-        typer.echo(f"warning: document [{id_}] alone is larger than --max-bytes", err=True)
+    for id_ in told["oversized"]:
+        typer.echo(f"warning: document [{one_line(id_)}] alone is larger than --max-bytes", err=True)
     print_table((), [(name, value) for name, value in told.items() if type(value) is int])
 
 

@@ -211,11 +211,7 @@ def load(
         PipelineError: the index belongs to another table, the cluster fails, or a check does.
         TooManyFailures: more documents were refused than allowed.
     """
-    state = index.state()
-    if state is None:
-        state = LoadState(source.table_id, source.form, pending=[source.version])
-        index.create(source.index, state)
-    _check(index, state, source)
+    state = _begun(index, source)
     since = [] if state.version is None else sorted({state.version, *state.pending})
     units = _units(source, state)
     sent = 0
@@ -249,6 +245,16 @@ def load(
         sampled=len(source.sample(SAMPLE)),
         alias=alias,
     )
+
+
+def _begun(index: ClusterIndex, source: TableSource | ExportSource) -> LoadState:
+    """How far the index is; it is made where it is not there."""
+    state = index.state()
+    if state is None:
+        state = LoadState(source.table_id, source.form, pending=[source.version])
+        index.create(source.index, state)
+    _check(index, state, source)
+    return state
 
 
 def _check(index: ClusterIndex, state: LoadState, source: TableSource | ExportSource) -> None:
