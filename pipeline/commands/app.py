@@ -1,5 +1,6 @@
 """The command line's application, which every module of commands adds to."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -7,6 +8,9 @@ from types import ModuleType
 from typing import Annotated
 
 import typer
+
+# Pydantic would look for plugins in the metadata of every installed package, at every start; there are none of ours.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 app = typer.Typer(
     no_args_is_help=True,

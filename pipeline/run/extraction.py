@@ -5,7 +5,6 @@ from deltalake import DeltaTable
 from pipeline.report.run_json import ExtractionSummary, SlowFile
 from pipeline.run.plan import PlannedRun
 from transforms.handover.extraction import read_extraction
-from transforms.read.extract.library import library_version
 from transforms.read.formats import FORMATS
 from transforms.table.log_digest import said_of
 
@@ -14,6 +13,8 @@ def extraction_summary(planned: PlannedRun) -> ExtractionSummary | None:
     """The summary of a run's extraction; None for a format that extracts nothing."""
     if not FORMATS[planned.resolved.config.source.format].is_folder:
         return None
+    from transforms.read.extract.library import library_version
+
     totals = read_extraction(planned.run.folder)
     library, earlier = library_version(), _earlier_library(planned.base)
     return ExtractionSummary(

@@ -16,7 +16,6 @@ from models.text import Utf16Text
 from transforms import files
 from transforms.read.archives import COMPRESSED, MAX_DEPTH, MEMBER_MARK, members
 from transforms.read.extract.content_types import HEAD, TYPES, ContentType, content_type, is_called_document
-from transforms.read.extract.library import library_version
 from transforms.read.extract.pool import Extracted, ExtractionError, Extractor
 from transforms.read.rows.readers import BadDocumentError, Row, SourceFormat, checked_id, title
 from transforms.records import BYTES_HASH, Document, Failure, Location, Piece, Sketch, Skipped
@@ -121,6 +120,8 @@ class _File:
 @cache
 def _key(is_extracted: bool, ocr: str | None) -> bytes:
     """What the text of a file depends on beside its bytes."""
+    from transforms.read.extract.library import library_version
+
     version = library_version() if is_extracted else ""
     return f"{VERSION} {version} {ocr or ''}".encode()[:64]
 

@@ -3,11 +3,18 @@
 import pytest
 from rich.text import Text
 from support.fresh_process import run_in_fresh_process
+from support.small_run import SmallRun, document
 
 from pipeline.__main__ import main
 from pipeline.terminal.output import print_json, print_table
 
 HEAVY = ["numpy", "pyarrow", "torch", "transformers", "tantivy", "apache_beam", "deltalake", "rich.table"]
+
+# What takes long to import, and belongs to engines, models and formats that these commands do not use.
+NOT_FOR_QUICK_COMMANDS = [
+    *("apache_beam", "pandas", "torch", "transformers", "tokenizers", "httpx", "regex"),
+    *("asyncio", "markdown_it", "nltk", "ir_measures", "starlette", "rich.markdown"),
+]
 
 
 @pytest.mark.parametrize("command", ["", "run", "search", "endpoints"])
@@ -17,6 +24,39 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         f"assert main({[*command.split(), '--help']}) == 0\n"
         f"found = set({HEAVY}) & sys.modules.keys()\n"
         "assert not found, found"
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A run that is done, so that the next one changes nothing."""
+    run = SmallRun(tmp_path_factory.mktemp("finished"))
+    run.write([document(number) for number in range(3)])
+    assert run.run("--quiet") == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check CONFIG",
+        "check CONFIG --print",
+        "history CONFIG",
+        "verify CONFIG",
+        "endpoints list",
+        "search CONFIG fox --mode bm25",
+        "search CONFIG fox --mode bm25 --format json",
+        "run CONFIG --quiet",
+    ],
+)
+def test_a_quick_command_imports_only_what_it_uses(finished: SmallRun, command: str) -> None:
+    arguments = [str(finished.config_path) if word == "CONFIG" else word for word in command.split()]
+    run_in_fresh_process(
+        "import sys; from pipeline.__main__ import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        f"found = set({NOT_FOR_QUICK_COMMANDS}) & sys.modules.keys()\n"
+        "assert not found, found",
+        *arguments,
     )
 
 

@@ -1,9 +1,13 @@
 """The title of a Markdown text: what its front matter says, else its first heading."""
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
 
 import yaml
-from markdown_it import MarkdownIt
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 _FRONT_MATTER = re.compile(
     r"\A---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
@@ -11,8 +15,6 @@ _FRONT_MATTER = re.compile(
 _TITLE_LINE = re.compile(r"^title[ \t]*:.*(?:\n[ \t]+\S.*)*", re.MULTILINE | re.IGNORECASE)
 _HEAD = 256 * 1024
 """A title stands in so many characters from the beginning, or the text has none."""
-
-_MARKDOWN = MarkdownIt("commonmark")
 
 
 def markdown_title(text: str) -> str | None:
@@ -27,7 +29,7 @@ def markdown_title(text: str) -> str | None:
         if found:
             return found
         head = head[matter.end() :]
-    tokens = _MARKDOWN.parse(head)
+    tokens = _markdown().parse(head)
     for at, token in enumerate(tokens):
         if token.type == "heading_open":
             parts = tokens[at + 1].children or []
@@ -37,6 +39,13 @@ def markdown_title(text: str) -> str | None:
             if words.strip():
                 return " ".join(words.split())
     return None
+
+
+@cache
+def _markdown() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark")
 
 
 def _front_matter_title(matter: str) -> str | None:
