@@ -1,12 +1,13 @@
 """Check part files: their bytes against the hash in their names, and where that does not hold, row by row.
 
-Row by row, content hashes are derived again, offsets are held against the text that they cut, and embeddings against
-the model settings that the table states.
+Row by row, content hashes and the values of columns are derived again, offsets are held against the text that they cut,
+and embeddings against the model settings that the table states.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,33 @@ import pyarrow.parquet as pq
 
 from models.errors import InferenceError
 from models.text import Utf16Text
+from pipeline.config.mapping import Mappings
 from pipeline.table.log import LoggedPart
 from transforms import exact_json, files
 from transforms.field_values import joined_values
+from transforms.plain_values import PlainField
+from transforms.read.columns import DocumentShape
 from transforms.read.documents import content_hash
+from transforms.read.rows.readers import BadDocumentError
 from transforms.records import BYTES_HASH, VERSION_HASH
 from transforms.table.columns import ChunkColumn, dense_values
 from transforms.table.fingerprint import is_fingerprint
-from transforms.table.parts import DamagedPartError, has_checksums, is_whole, open_part
+from transforms.table.parts import (
+    REQUIRED,
+    DamagedPartError,
+    has_checksums,
+    in_table_types,
+    is_whole,
+    open_part,
+)
 
 BATCH_ROWS = 500
 
 PART_DAMAGE = frozenset(
-    {"missing", "size", "checksum", "unreadable", "rows", "hash", "offsets", "embedding", "fingerprint"}
+    {
+        *("missing", "size", "checksum", "unreadable", "rows"),
+        *("hash", "fingerprint", "column", "offsets", "embedding"),
+    }
 )
 """Kinds of problems that making a part's documents again mends."""
 
@@ -39,7 +54,7 @@ class Problem:
 
     Attributes:
         kind: one of `log`, `missing`, `size`, `checksum`, `unreadable`, `rows`, `duplicate`, `hash`, `fingerprint`,
-            `offsets`, `embedding`, `index`.
+            `column`, `offsets`, `embedding`, `index`.
         where: the part file, or the index.
         detail: what was found, and what should be.
     """
@@ -112,15 +127,35 @@ class PartCheck:
         ]
         ids = [pa.array([], pa.string())]
         for batch in part.iter_batches(batch_size=BATCH_ROWS, columns=None if derive else counted):
-            rows = pa.Table.from_batches([batch])
+            rows = pa.Table.from_batches([in_table_types(batch)])
             if derive:
-                for kind, detail in _check_batch(rows, self.description):
+                rows = self._complete(rows, name)
+                for kind, detail in _check_batch(rows, self.description, self._columns):
                     self._report(kind, name, detail)
             self.chunks += sum(len(ChunkColumn.of(rows.column(field_name)).chunks) for field_name in fields)
             self.fingerprints.update(rows.column("fingerprint").to_pylist())
-            ids.append(batch.column("_id").cast(pa.string()))
+            ids.append(rows.column("_id").combine_chunks())
         self.parts += 1
         return pa.concat_arrays(ids)
+
+    def _complete(self, rows: pa.Table, name: str) -> pa.Table:
+        """The rows that have all that a row must have; says how many have not."""
+        whole = np.ones(rows.num_rows, bool)
+        for column in REQUIRED:
+            whole &= rows.column(column).is_valid().to_numpy()
+        if not whole.all():
+            self._report(
+                "rows",
+                name,
+                f"{int((~whole).sum())} rows without {' or '.join(REQUIRED)}, of another program",
+            )
+        return rows.filter(pa.array(whole))
+
+    @cached_property
+    def _columns(self) -> tuple[PlainField, ...]:
+        """The plain columns that the table's mapping asks for."""
+        mappings = self.description.get("mappings")
+        return Mappings.model_validate(mappings).columns() if mappings else ()
 
     def _report(self, kind: str, where: str, detail: str) -> None:
         self.problems.append(Problem(kind, where, detail))
@@ -141,7 +176,9 @@ def _damage(path: str, name: str) -> str:
     return f"column {', '.join(damaged)}" if damaged else "between the columns"
 
 
-def _check_batch(rows: pa.Table, description: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _check_batch(
+    rows: pa.Table, description: dict[str, Any], plain: Sequence[PlainField]
+) -> Iterator[tuple[str, str]]:
     """Check some rows; yields kind and detail of each problem."""
     sources: list[dict[str, Any]] = []
     columns = (rows.column(name).to_pylist() for name in ("_id", "_source", "content_hash", "fingerprint"))
@@ -157,8 +194,28 @@ def _check_batch(rows: pa.Table, description: dict[str, Any]) -> Iterator[tuple[
                 "fingerprint",
                 f"[{document_id}] has the fingerprint {fingerprint!r:.100}, which is none of ours",
             )
+    for field_ in plain:
+        if field_.name in rows.column_names:
+            yield from _check_column(rows, field_, sources)
     for name, described in description["fields"].items():
-        yield from _check_field(rows, name, described, sources)
+        if name in rows.column_names:
+            yield from _check_field(rows, name, described, sources)
+
+
+def _check_column(
+    rows: pa.Table, field_: PlainField, sources: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Hold a plain column against the documents, the source of its values."""
+    column = rows.column(field_.name)
+    shape = DocumentShape((field_,), lists=frozenset([field_.name] if pa.types.is_list(column.type) else []))
+    for row, source in enumerate(sources):
+        try:
+            expected = shape.column_values(source)[field_.name]
+        except BadDocumentError:
+            continue  # the row is of an older mapping, by which the value was left out
+        if not column[row].equals(pa.scalar(expected, column.type)):
+            document_id = rows.column("_id")[row]
+            yield "column", f"[{document_id}] {field_.name} is not the value that its _source holds"
 
 
 def _check_field(

@@ -6,60 +6,13 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
-import yaml
-from deltalake import DeltaTable
+from support.text_job import SEMANTIC, Job, lines
 
 from pipeline.__main__ import main
 from pipeline.api import open_index
 from pipeline.evaluation.judgements import load_queries
-from pipeline.search.filters import parse_filters
-
-SEMANTIC = {"type": "semantic_text", "inference_id": ".hashing-dense"}
-FLAT = {"dense_vector": {"type": "flat"}}
-TEXT = {"type": "text", "copy_to": "sem"}
-
-
-class Job:
-    """A run config whose one text field is copied to one semantic field."""
-
-    def __init__(self, folder: Path, source: Any, *, name: str = "out", **properties: Any) -> None:
-        self.folder = folder
-        self.out = folder / name
-        self.config: dict[str, Any] = {
-            "source": {"format": "jsonl", "path": str(source)},
-            "mappings": {"properties": {"text": TEXT, "sem": SEMANTIC, **properties}},
-            "table": {"path": str(self.out / "table")},
-            "index": {"path": str(self.out / "index")},
-            "failures": {"path": str(self.out / "failures")},
-        }
-
-    def run(self, *arguments: str, command: str = "run", **source: Any) -> int:
-        self.config["source"].update(source)
-        path = self.folder / "run.yaml"
-        path.write_text(yaml.safe_dump(self.config))
-        return main([command, str(path), *arguments])
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return json.loads((self.out / "run.json").read_text())
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        table = ds.dataset(DeltaTable(str(self.out / "table")).file_uris()).to_table()
-        return {row["_id"]: row for row in table.to_pylist()}
-
-    def ids(self, query: Any) -> list[str]:
-        filter_ = parse_filters(query if isinstance(query, list) else [json.dumps(query)])
-        hits = open_index(str(self.out / "index")).search("one", mode="dense", k=100, filter=filter_)
-        return sorted({hit["_id"] for hit in hits.to_arrow().to_pylist()})
-
-
-def lines(path: Path, *documents: Any) -> Path:
-    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    return path
 
 
 def test_several_values_are_kept_found_and_make_a_column_of_lists_once(tmp_path, capsys):
@@ -335,17 +288,6 @@ def test_a_key_twice_in_a_config_is_an_error_with_both_lines(tmp_path, capsys):
     assert main(["run", str(path)]) == 2
     assert "line 11" in (told := capsys.readouterr().err) or "source" in told
     assert "twice" in told
-
-
-def test_a_table_that_another_program_compacted_goes_on(tmp_path):
-    documents = [{"_id": f"d{number}", "text": f"one {number}"} for number in range(6)]
-    job = Job(tmp_path, lines(tmp_path / "in.jsonl", *documents))
-    job.config["table"]["part_rows"] = 2
-    assert job.run() == 0
-    DeltaTable(str(job.out / "table")).optimize.compact()
-    for command in ("run", "index", "verify"):
-        assert job.run(command=command) == 0
-    assert job.ids({"match_all": {}}) == [f"d{number}" for number in range(6)]
 
 
 def test_queries_may_begin_with_a_bom_and_hold_any_line_separator(tmp_path):

@@ -64,10 +64,19 @@ def said_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_problem(table: "DeltaTable") -> str | None:
-    """Say that the log does not describe what its last commit made; None where it does, or another program made it."""
+    """Say that the log does not describe what its last commit made, or describes what cannot be read here; else None.
+
+    What another program committed has no digest and is taken as it is.
+    """
     import pyarrow as pa
     from deltalake.exceptions import DeltaError
 
+    if "deletionVectors" in (table.protocol().reader_features or ()) and _has_deletion_vectors(table):
+        return (
+            "another program deleted rows with deletion vectors, which are not read here, so that these rows would come"
+            " back; let that program write the files anew (REORG TABLE ... APPLY (PURGE)) and set"
+            " delta.enableDeletionVectors to false"
+        )
     try:
         entries = table.history(1)
     except DeltaError as error:
@@ -85,6 +94,16 @@ def log_problem(table: "DeltaTable") -> str | None:
         f"the log of the table does not describe what version {table.version()} was committed as: a line of it is"
         " damaged. `restore` goes back to a version that is whole, and the next run makes what is missing"
     )
+
+
+def _has_deletion_vectors(table: "DeltaTable") -> bool:
+    import pyarrow as pa
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return any(len(batch) for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()))
+    except DeltaError:
+        return True
 
 
 def check_log(table: "DeltaTable") -> None:

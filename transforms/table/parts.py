@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,10 @@ from transforms.records import PartFile
 
 ROW_GROUP_ROWS = 500
 _SUMS = re.compile(r"-([0-9a-f]{8})([0-9a-f]{32})\.parquet$")
+REQUIRED = ("_id", "_source", "content_hash", "fingerprint")
+"""Columns that every row has a value in."""
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 _TAIL = 8  # bytes behind the footer: its length and Parquet's mark
 
 
@@ -90,7 +94,10 @@ def repeating_columns(table: pa.Table) -> list[str]:
 
 
 class OpenPart(pq.ParquetFile):
-    """A part file that is open for reading; what is damaged in it is told in a sentence, not returned."""
+    """A part file that is open for reading; what is damaged in it is told in a sentence, not returned.
+
+    Rows come in the types of the table, whichever program wrote the file.
+    """
 
     def __init__(self, source: Any, name: str, read_dictionary: list[str] | None = None) -> None:
         self.part = name
@@ -101,12 +108,12 @@ class OpenPart(pq.ParquetFile):
     def read(self, *args: Any, **kwargs: Any) -> pa.Table:
         """See `pyarrow.parquet.ParquetFile`."""
         with _explained(self.part):
-            return super().read(*args, **kwargs)
+            return _complete(in_table_types(super().read(*args, **kwargs)))
 
     def read_row_group(self, *args: Any, **kwargs: Any) -> pa.Table:
         """See `pyarrow.parquet.ParquetFile`."""
         with _explained(self.part):
-            return super().read_row_group(*args, **kwargs)
+            return _complete(in_table_types(super().read_row_group(*args, **kwargs)))
 
     def iter_batches(self, *args: Any, **kwargs: Any) -> Iterator[pa.RecordBatch]:
         """See `pyarrow.parquet.ParquetFile`."""
@@ -114,8 +121,9 @@ class OpenPart(pq.ParquetFile):
         while True:
             with _explained(self.part):
                 batch = next(batches, None)
-            if batch is None:
-                return
+                if batch is None:
+                    return
+                batch = _complete(in_table_types(batch))
             yield batch
 
 
@@ -139,6 +147,47 @@ def open_part(table_path: str, name: str, *, read_dictionary: list[str] | None =
 
     handle = files.open_read(files.join(table_path, name))
     return OpenPart(pa.PythonFile(handle, mode="r"), name, read_dictionary)
+
+
+def in_table_types(rows: Rows) -> Rows:
+    """Rows in the types that the table has.
+
+    Parquet files hold texts, lists and times; whether those are views, large or counted in nanoseconds in memory is
+    what the program that wrote a file noted in it, and most of Arrow's functions know only the plain ones.
+    """
+    schema = pa.schema([field.with_type(_table_type(field.type)) for field in rows.schema])
+    return rows if schema == rows.schema else rows.cast(schema)
+
+
+def _complete(rows: Rows) -> Rows:
+    """Refuse rows that no run can have written."""
+    empty = [name for name in REQUIRED if name in rows.schema.names and rows.column(name).null_count]
+    if empty:
+        raise ValueError(f"another program wrote rows without [{', '.join(empty)}]")
+    return rows
+
+
+def _table_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type_) or pa.types.is_large_string(type_):
+        return pa.string()
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", type_.tz)
+    if pa.types.is_map(type_):
+        return pa.map_(_table_type(type_.key_type), _table_type(type_.item_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_table_type(field.type)) for field in type_])
+    if any(is_kind(type_) for is_kind in _LISTS):
+        return pa.list_(type_.value_field.with_type(_table_type(type_.value_type)))
+    return type_
+
+
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+    pa.types.is_fixed_size_list,
+)
 
 
 def has_checksums(name: str) -> bool:
