@@ -1,7 +1,7 @@
 """Resolve a run config: which endpoint and model embed which field, what a row holds, and what its fingerprint is."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from models.endpoints.registry import Registry
 from models.errors import InferenceError, TransientError
 from models.model import Model
 from models.open_model import open_model
+from pipeline.config.migration import Migration, with_migrations
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from transforms.read.columns import DocumentShape
@@ -97,13 +98,21 @@ class ResolvedConfig:
         }
 
 
-def resolve(config: RunConfig) -> ResolvedConfig:
+NO_MIGRATIONS: Mapping[str, Migration] = {}
+
+
+def resolve(config: RunConfig, migrations: Mapping[str, Migration] = NO_MIGRATIONS) -> ResolvedConfig:
     """Look up the endpoints and models of a config.
+
+    Args:
+        config: the run config.
+        migrations: semantic fields that the table is moving to other endpoints; it holds each of them twice.
 
     Raises:
         ConfigError: with every endpoint that is unknown or wrong and every model that cannot be used.
         PipelineError: a service that must be asked about its model does not answer.
     """
+    config = with_migrations(config, migrations)
     registry = Registry(config.endpoints.path)
     fields, problems = [], []
     for name in config.mappings.semantic():
@@ -115,7 +124,7 @@ def resolve(config: RunConfig) -> ResolvedConfig:
             problems.append(f"mappings.properties.{name}: {error.reason}")
     if problems:
         raise ConfigError("run config", problems)
-    return ResolvedConfig(config, tuple(fields), _layout(config, fields))
+    return ResolvedConfig(config, tuple(fields), _layout(config, fields, migrations))
 
 
 def _resolve_field(config: RunConfig, registry: Registry, name: str) -> ResolvedField:
@@ -147,7 +156,9 @@ def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
         raise InferenceError(f"{error.reason}{hint}", status=error.status) from None
 
 
-def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
+def _layout(
+    config: RunConfig, fields: list[ResolvedField], migrations: Mapping[str, Migration]
+) -> TableLayout:
     plain = {field.name: field.arrow_type for field in config.mappings.columns()}
     # Whether a column holds lists is no part of the fingerprint: rows get their lists by being copied.
     fingerprint = make_fingerprint(
@@ -160,13 +171,17 @@ def _layout(config: RunConfig, fields: list[ResolvedField]) -> TableLayout:
         plain=plain,
         semantic=tuple(field.column for field in fields),
         fingerprint=fingerprint,
-        description=json.dumps(_describe(config, fields), sort_keys=True),
+        description=json.dumps(_describe(config, fields, migrations), sort_keys=True),
     )
 
 
-def _describe(config: RunConfig, fields: list[ResolvedField]) -> dict[str, Any]:
+def _describe(
+    config: RunConfig, fields: list[ResolvedField], migrations: Mapping[str, Migration]
+) -> dict[str, Any]:
     """The table's description of itself: mapping, endpoints and models. Holds references to secrets, no secrets."""
+    moving = {name: migration.to_json() for name, migration in migrations.items()}
     return {
+        **({"migrations": moving} if moving else {}),
         "format": TABLE_FORMAT,
         **config.mappings.describe(),
         "models": config.models,

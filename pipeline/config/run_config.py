@@ -59,7 +59,9 @@ class SourceConfig(Section):
     Attributes:
         format: how a file holds its documents; `text` and `markdown` files are one document each, with the
             fields `path`, `title` and `text`; `files` are documents of any kind, see docs/documents.md.
-        path: a file, folder or glob, or a list of them; any scheme that Beam's FileSystems knows.
+        path: a file, folder or glob, or a list of them; any scheme that Beam's FileSystems knows. For `table`, a table
+            that this program wrote: its documents are read, not its embeddings.
+        version: for `table`, the version to read; null is the newest.
         url: for `sql` any URL of SQLAlchemy's, for `elasticsearch` the cluster's. One with a password is written
             `env:NAME` or `file:PATH`.
         table: for `sql`, the table or view to read.
@@ -80,8 +82,11 @@ class SourceConfig(Section):
         extract: bounds on the extraction of documents, for the format `files`.
     """
 
-    format: Literal["jsonl", "json", "parquet", "csv", "text", "markdown", "files", "sql", "elasticsearch"]
+    format: Literal[
+        "jsonl", "json", "parquet", "csv", "text", "markdown", "files", "table", "sql", "elasticsearch"
+    ]
     path: str | list[str] | None = None
+    version: Annotated[int, Field(ge=0)] | None = None
     url: str | None = None
     table: str | None = None
     query: str | dict[str, Any] | None = None
@@ -124,9 +129,10 @@ class SourceConfig(Section):
         keys = {
             "sql": ("url", "table", "query", "updated_at"),
             "elasticsearch": ("url", "index", "query", "api_key"),
+            "table": ("path", "version"),
         }
         own = keys.get(self.format, ("path",))
-        for name in ("path", "url", "table", "query", "updated_at", "index", "api_key"):
+        for name in ("path", "version", "url", "table", "query", "updated_at", "index", "api_key"):
             if getattr(self, name) is not None and name not in own:
                 raise ValueError(f"`{name}` has no meaning for format {self.format}; it has {', '.join(own)}")
         required = {"sql": ("url", "id"), "elasticsearch": ("url", "index")}.get(self.format, ("path",))
@@ -135,8 +141,10 @@ class SourceConfig(Section):
                 raise ValueError(f"format {self.format} needs `{name}`")
         if self.format == "sql" and (self.table is None) == (self.query is None):
             raise ValueError("format sql needs either `table` or `query`")
-        if self.format == "elasticsearch" and self.id != "_id":
-            raise ValueError("the id of a document from an index is its `_id`")
+        if self.format in ("elasticsearch", "table") and self.id != "_id":
+            raise ValueError("the id of a document from an index or a table is its `_id`")
+        if self.format == "table" and len(self.paths) != 1:
+            raise ValueError("format table reads one table")
         for name in ("url", "api_key"):
             value = getattr(self, name)
             if (

@@ -1,9 +1,11 @@
 """Everything that can be known before a run: config, mapping, endpoints, weights, source, and writable places."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from models.local.device import describe_device
+from pipeline.config.migration import Migration
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
@@ -11,6 +13,7 @@ from pipeline.run.look import look_at_source
 from pipeline.run.source import find_source, source_format
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
+from pipeline.table.migrations import read_migrations
 from transforms import files
 from transforms.read.formats import FORMATS
 
@@ -20,7 +23,7 @@ def find_problems(config: RunConfig) -> list[str]:
     problems: list[str] = []
     resolved = None
     try:
-        resolved = resolve(config)
+        resolved = resolve(config, _migrations(config))
     except ConfigError as error:
         problems += error.problems
     except PipelineError as error:
@@ -41,6 +44,14 @@ def find_problems(config: RunConfig) -> list[str]:
         if path is not None and not files.exists(path):
             problems.append(f"gates.{name}: [{path}] does not exist")
     return problems
+
+
+def _migrations(config: RunConfig) -> Mapping[str, Migration]:
+    """Fields on their way to other endpoints; what is wrong with the table is told where that is looked at."""
+    try:
+        return read_migrations(config.table.path)
+    except PipelineError:
+        return {}
 
 
 def describe_engine(config: RunConfig) -> str | None:

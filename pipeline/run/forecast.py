@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.config.resolve import ResolvedConfig, ResolvedField, resolve
+from pipeline.config.resolve import ResolvedConfig, ResolvedField
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_json import ExtractionSummary
 from pipeline.report.run_report import RunReport
@@ -17,6 +17,7 @@ from pipeline.run.guards import check_fields, check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
 from pipeline.run.source import source_format
 from pipeline.runners.execute import execute
+from pipeline.table.migrations import resolve_for_table
 from transforms import files
 from transforms.handover.records import read_records
 from transforms.lengths import add_histograms, percentile
@@ -40,7 +41,7 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
         JSON values: documents by what would happen to them; for each semantic field chunks, tokens, truncations,
         percentiles of words and tokens a chunk, and the estimates.
     """
-    resolved = resolve(config)
+    resolved = resolve_for_table(config)
     planned = plan_run(resolved, RunReport(resolved, quiet=True))
     check_source(planned)
     check_fields(planned)

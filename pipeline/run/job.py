@@ -1,11 +1,13 @@
 """A run: scan the source, plan, embed, publish one version of the table, bring the index up to date."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
+from pipeline.config.migration import Migration, reminders
 from pipeline.config.resolve import ResolvedConfig, resolve
 from pipeline.config.run_config import RunConfig
+from pipeline.logs import log
 from pipeline.report.run_json import RunSummary, work_of
 from pipeline.report.run_report import RunReport
 from pipeline.run.changes import Changes, collect_changes
@@ -25,6 +27,7 @@ from pipeline.run.publish import publish, update_index
 from pipeline.runners.execute import check_runner, embed_counts, execute
 from pipeline.runners.local import choose_workers
 from pipeline.stop import stoppable
+from pipeline.table.migrations import read_migrations
 from pipeline.table.open_runs import table_lock
 from transforms import files
 from transforms.handover.progress import ask_to_stop
@@ -40,6 +43,7 @@ def run_pipeline(
     lock: bool = False,
     quiet: bool = False,
     damaged: Collection[str] = (),
+    migrations: Mapping[str, Migration] | None = None,
 ) -> RunSummary:
     """Run the whole job.
 
@@ -49,6 +53,7 @@ def run_pipeline(
         lock: fail at once when another run of the table is in progress.
         quiet: show no progress.
         damaged: part files of the table whose documents are to be made again from the source.
+        migrations: semantic fields that the table is to hold twice from now on; None leaves them as they are.
 
     Returns:
         The summary, as run.json holds it.
@@ -57,7 +62,11 @@ def run_pipeline(
         PipelineError: the run could not be done; the published table is as it was.
     """
     check_runner(config)
-    resolved = _with_workers(resolve(config))
+    if migrations is None:
+        migrations = read_migrations(config.table.path)
+        for reminder in reminders(config, migrations):
+            log.warning("%s", reminder)
+    resolved = _with_workers(resolve(config, migrations))
     report = RunReport(resolved, quiet=quiet)
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report, damaged)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.run_config import RunConfig
+from pipeline.config.run_config import RunConfig, SourceConfig
 from pipeline.errors import PipelineError
 from pipeline.run.compare import Scan
 from pipeline.runners.local import choose_workers
+from pipeline.table.parts import list_parts
 from transforms import files
+from transforms.index.snapshot import Snapshot
+from transforms.index.state import IndexUnusable
 from transforms.read.extract.options import ExtractOptions
 from transforms.read.rows.readers import SourceFormat
 from transforms.read.scan import SCAN_SCHEMA, scan_path
-from transforms.read.splits import Listing, connection_splits, list_source
+from transforms.read.splits import Listing, connection_splits, gather, list_source
 from transforms.records import Piece, Split
+from transforms.table.parts import open_part
 
 SMALL_SOURCE = 256 * 1024 * 1024
 """A source of fewer bytes is scanned in some ten seconds; worker processes take as long to start."""
@@ -56,14 +60,28 @@ def find_source(config: RunConfig) -> Listing:
     if source.connection is not None:
         return connection_splits(source.format, source.connection.name, workers)
     try:
-        found = list_source(source.paths, source.format, source.split_bytes)
+        found = _list(source, source.split_bytes)
         if workers > 1 and len(found.splits) < 4 * workers:
             total = sum(split.size for split in found.splits)
-            enough = min(source.split_bytes, max(total // (4 * workers), 64 * 1024))
-            found = list_source(source.paths, source.format, enough)
-    except OSError as error:
+            found = _list(source, min(source.split_bytes, max(total // (4 * workers), 64 * 1024)))
+    except (OSError, IndexUnusable) as error:
         raise PipelineError(f"the source cannot be read: {error}") from None
     return found
+
+
+def _list(source: SourceConfig, split_bytes: int) -> Listing:
+    if source.format == "table":
+        return Listing(gather(_part_files(source), split_bytes))
+    return list_source(source.paths, source.format, split_bytes)
+
+
+def _part_files(source: SourceConfig) -> Iterator[Piece]:
+    """The part files of a version of a table; one with a damaged footer is refused here."""
+    (table,) = source.paths
+    sizes = {name: entry.size for name, entry in list_parts(table).items()}
+    for name in Snapshot.of_table(table, source.version).parts:
+        open_part(table, name)
+        yield Piece(files.join(table, name), 0, -1, name, sizes.get(name, 0))
 
 
 def read_deletions(config: RunConfig) -> list[str]:

@@ -119,11 +119,11 @@ def _count_leftovers(path: str, log: TableLog, found: Verification) -> None:
 
 def _newest_fingerprint(config: RunConfig) -> str | None:
     """The fingerprint that a run of this config would write; None where its models cannot be described here."""
-    from pipeline.config.resolve import resolve
     from pipeline.errors import ConfigError
+    from pipeline.table.migrations import resolve_for_table
 
     try:
-        return resolve(config).layout.fingerprint
+        return resolve_for_table(config).layout.fingerprint
     except ConfigError:
         return None
 

@@ -1,6 +1,7 @@
 """Use embeddings again: the same text and the same model give the same vector.
 
-Where a chunk of a changed document has the text of a chunk of its previous row, the embedding is taken from there.
+Where a chunk of a changed document has the text of a chunk of its previous row, the embedding is taken from there. It
+need not be that of the same field: when a field is moved to another endpoint, what was made beside it is what it gets.
 """
 
 from collections import OrderedDict
@@ -74,29 +75,32 @@ class PreviousRows:
                 return ReusableChunks(*brought)
         if document.previous is None or not chunks:
             return None
-        row = self._row(document.previous, field)
-        if row is None:
+        row = self._row(document.previous)
+        column = self._column(row, field)
+        if column is None:
             return None
-        known = self._known_texts(row, field)
+        known = self._known_texts(row, column)
         matches = [(index, known[chunk.text]) for index, chunk in enumerate(chunks) if chunk.text in known]
         if not matches:
             return None
         old_rows = [old for _, old in matches]
-        embeddings = from_arrow(ChunkColumn.of(row.column(field)).chunks.take(pa.array(old_rows)))
+        embeddings = from_arrow(ChunkColumn.of(row.column(column)).chunks.take(pa.array(old_rows)))
         return ReusableChunks({index: place for place, (index, _) in enumerate(matches)}, embeddings)
 
-    def _row(self, previous: PreviousRow, field: str) -> pa.Table | None:
+    def _column(self, row: pa.Table, field: str) -> str | None:
+        """The column of a row that holds what the field's model makes: the field's own, else any."""
+        held = embedding_fingerprints(row.column("fingerprint")[0].as_py())
+        wanted = self.fingerprints[field]
+        holding = (name for name in (field, *held) if held.get(name) == wanted and name in row.column_names)
+        return next(holding, None)
+
+    def _row(self, previous: PreviousRow) -> pa.Table:
         starts = self._starts.get(previous.part)
         if starts is None:
             starts = self._starts[previous.part] = self._row_group_starts(previous.part)
         # The last row group that starts at the row or before it.
         group = int(np.searchsorted(starts, previous.row, side="right")) - 1
-        table = self._group(previous.part, group)
-        if field not in table.column_names:
-            return None
-        row = table.slice(previous.row - starts[group], 1)
-        held = embedding_fingerprints(row.column("fingerprint")[0].as_py())
-        return row if held.get(field) == self.fingerprints[field] else None
+        return self._group(previous.part, group).slice(previous.row - starts[group], 1)
 
     def _row_group_starts(self, part: str) -> list[int]:
         metadata = open_part(self.table_path, part).metadata
@@ -107,9 +111,9 @@ class PreviousRows:
         key = (part, group)
         if key not in self._groups:
             parquet = open_part(self.table_path, part)
-            known = parquet.schema_arrow.names
-            wanted = [name for name in ("_source", "fingerprint", *self.fingerprints) if name in known]
-            self._groups[key] = parquet.read_row_group(group, columns=wanted)
+            semantic = [field.name for field in parquet.schema_arrow if pa.types.is_struct(field.type)]
+            columns = ["_source", "fingerprint", *semantic]
+            self._groups[key] = parquet.read_row_group(group, columns=columns)
             while len(self._groups) > CACHED_ROW_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)

@@ -21,6 +21,7 @@ from transforms.read.rows.readers import (
     SourceFormat,
     file_rows,
 )
+from transforms.read.rows.table_rows import table_rows
 from transforms.read.rows.unpack import COMPRESSIONS, DAMAGE, is_compressed
 from transforms.read.servers.connection import ConnectionFailed
 from transforms.read.servers.database import check_database, database_rows, fetch_rows
@@ -103,6 +104,7 @@ FORMATS = {
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
     "files": Format(folder_rows, (), is_one_document=True, is_folder=True, lists=("author", "page_offsets")),
+    "table": Format(table_rows, (".parquet",)),
     "sql": Format(database_rows, (), fetch=fetch_rows, check=check_database),
     "elasticsearch": Format(index_rows, (), fetch=fetch_hits, check=check_index),
 }

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from transforms import files
@@ -44,19 +44,23 @@ def list_source(paths: list[str], format: str, split_bytes: int) -> Listing:
     Raises:
         FileNotFoundError: a path matches no file.
     """
-    listing = Listing([])
+    skipped: Counter[str] = Counter()
+    return Listing(gather(_pieces(paths, format, split_bytes, skipped), split_bytes), skipped)
+
+
+def gather(pieces: Iterable[Piece], split_bytes: int) -> list[Split]:
+    """Put neighbouring pieces together to splits of about `split_bytes`."""
+    splits: list[Split] = []
     gathered: list[Piece] = []
     held = 0
-    for piece in _pieces(paths, format, split_bytes, listing.skipped):
+    for piece in pieces:
         cost = max(piece.size, SMALL_FILE)
         if gathered and held + cost > split_bytes:
-            listing.splits.append(Split(len(listing.splits), tuple(gathered)))
+            splits.append(Split(len(splits), tuple(gathered)))
             gathered, held = [], 0
         gathered.append(piece)
         held += cost
-    if gathered:
-        listing.splits.append(Split(len(listing.splits), tuple(gathered)))
-    return listing
+    return [*splits, Split(len(splits), tuple(gathered))] if gathered else splits
 
 
 def _pieces(paths: list[str], format: str, split_bytes: int, skipped: Counter[str]) -> Iterator[Piece]:
