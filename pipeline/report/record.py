@@ -8,19 +8,16 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from pipeline.config.run_config import RunConfig
+from pipeline.journal import add_to_journal, read_journal
 from pipeline.logs import log
 from pipeline.report.page import render_report
 from pipeline.report.run_json import RunSummary
 from pipeline.report.telemetry import export_opentelemetry, write_prometheus
 from transforms import files
-
-KEPT_RUNS = 400
-"""Runs that runs.jsonl holds: more than a year of nights."""
 
 KEPT_KEYS = (
     "run_id",
@@ -56,11 +53,9 @@ def keep_record(config: RunConfig, summary: RunSummary) -> None:
         if path is not None:
             record = summary.to_json()
             _write(path, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-            last_runs = read_runs(path.with_name("runs.jsonl"))
+            last_runs = read_journal(path.with_name("runs.jsonl"))
             _write(path.with_name("report.html"), render_report(summary, last_runs).encode())
-            entry = {key: record[key] for key in KEPT_KEYS}
-            lines = [orjson.dumps(one) for one in [*last_runs, entry][-KEPT_RUNS:]]
-            _write(path.with_name("runs.jsonl"), b"".join(line + b"\n" for line in lines))
+            add_to_journal(path.with_name("runs.jsonl"), {key: record[key] for key in KEPT_KEYS})
         if config.telemetry.prometheus is not None:
             write_prometheus(config.telemetry.prometheus, summary, config.table.path, ended)
     except OSError as error:
@@ -71,19 +66,6 @@ def keep_record(config: RunConfig, summary: RunSummary) -> None:
 def _write(path: Path, content: bytes) -> None:
     with files.create(str(path)) as handle:
         handle.write(content)
-
-
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """The runs that runs.jsonl tells of, the oldest first; a line that is no JSON is passed over."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_bytes().splitlines():
-        try:
-            found.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            continue
-    return found
 
 
 PACKAGES = (

@@ -36,6 +36,7 @@ CONTEXT.set_forkserver_preload(
         "icu",
         "tantivy",
         "httpx",
+        "encodings.utf_8_sig",  # a process that has dropped its rights may not read the standard library
     ]
 )
 

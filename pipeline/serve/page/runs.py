@@ -8,9 +8,8 @@ import orjson
 from models.errors import bad_request
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.evaluation.kept import read_evaluations
+from pipeline.journal import read_journal
 from pipeline.report.page import render_report
-from pipeline.report.record import read_runs
 from pipeline.report.run_json import GateResult, RunSummary, Stage
 from pipeline.serve.corpus import Corpus
 from pipeline.table.history import history
@@ -41,7 +40,7 @@ def overview(corpus: Corpus) -> dict[str, Any]:
     except PipelineError:  # no table yet
         versions, going_on = [], []
     path = config.run_json
-    evaluations = [] if path is None else read_evaluations(path.with_name("evaluations.jsonl"))
+    evaluations = [] if path is None else read_journal(path.with_name("evaluations.jsonl"))
     return {
         "table": config.table.path,
         "versions": versions,
@@ -56,7 +55,7 @@ def _runs(config: RunConfig) -> list[dict[str, Any]]:
     path = config.run_json
     if path is None:
         return []
-    found = read_runs(path.with_name("runs.jsonl"))
+    found = read_journal(path.with_name("runs.jsonl"))
     try:
         last = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):

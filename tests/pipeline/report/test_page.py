@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 from support.nights import document
 
+from pipeline.journal import read_journal
 from pipeline.report.page import bars, histogram_bars, rates, render_report
-from pipeline.report.record import read_runs
 from pipeline.report.run_json import GateResult, RunSummary
 
 
@@ -75,7 +75,7 @@ def test_a_failed_run_is_reported_too_and_compared_with_the_last_ones(job):
     found = page(job)
     assert "failed" in found.text
     assert "more than failures.max_ratio" in found.text
-    runs = read_runs(job.folder / "runs.jsonl")
+    runs = read_journal(job.folder / "runs.jsonl")
     assert [run["status"] for run in runs] == ["done", "failed"]
     assert found.text.count("done") == 1
 

@@ -3,7 +3,7 @@
 import json
 import re
 
-from pipeline.report.record import KEPT_RUNS, read_runs
+from pipeline.journal import KEPT, read_journal
 from pipeline.report.throughput import MOST_SAMPLES, Sampler
 from transforms.handover.progress import ProgressFile, read_progress
 
@@ -12,10 +12,10 @@ def test_runs_jsonl_is_bounded_and_survives_a_broken_line(job):
     path = job.folder / "runs.jsonl"
     old = {"run_id": "x", "status": "done", "seconds": 1.0, "started": None, "documents": {}, "chunks": 0}
     old |= {"embedded": 0, "tokens_per_second": 0.0, "table_version": 0}
-    path.write_text("{broken\n" + (json.dumps(old) + "\n") * (KEPT_RUNS + 5))
+    path.write_text("{broken\n" + (json.dumps(old) + "\n") * (KEPT + 5))
     assert job.run() == 0
-    runs = read_runs(path)
-    assert len(runs) == KEPT_RUNS
+    runs = read_journal(path)
+    assert len(runs) == KEPT
     assert runs[-1]["run_id"] == job.summary["run_id"]
 
 

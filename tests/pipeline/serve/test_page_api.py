@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from support.index_table import IndexTable
 from support.small_run import SmallRun, document
 
-from pipeline.evaluation.kept import keep_evaluation, read_evaluations
+from pipeline.evaluation.kept import keep_evaluation
+from pipeline.journal import read_journal
 from pipeline.search.search import search
 from pipeline.serve.app import create_app
 from pipeline.serve.corpus import Corpus, open_corpus
@@ -222,7 +223,7 @@ def test_evaluations_of_a_config_are_kept(small: SmallRun, capsys) -> None:
     (small.folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
     for _ in range(2):
         assert small.run("--queries", "queries.jsonl", "--qrels", "qrels.tsv", command="evaluate") == 0
-    kept = read_evaluations(small.folder / "evaluations.jsonl")
+    kept = read_journal(small.folder / "evaluations.jsonl")
     assert [set(one["modes"]) for one in kept] == [{"bm25", "sparse", "dense", "hybrid"}] * 2
     assert kept[0]["queries_path"] == "queries.jsonl"
 
