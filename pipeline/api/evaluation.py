@@ -1,6 +1,7 @@
 """How well an index finds what was judged relevant."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,10 @@ class EvaluationResult:
         return Frame(self.raw.to_table())
 
     def differences(self, measure: str = "ndcg@10") -> Frame:
-        """One row a pair of modes: the difference of the means and its p value."""
-        names = ("first", "second", "difference", "p")
-        return Frame(
-            pa.Table.from_pylist([dict(zip(names, test, strict=True)) for test in self.raw.tests(measure)])
-        )
+        """One row a pair of modes: the difference of the means (second minus first), its p value alone (``p``), and
+        corrected for the number of pairs by Holm's method (``p_holm``).
+        """
+        return Frame(pa.Table.from_pylist([asdict(test) for test in self.raw.tests(measure)]))
 
     def recall_plot(self) -> str:
         """Recall by depth as SVG."""
@@ -67,6 +67,7 @@ def evaluate(
     *,
     modes: Sequence[Mode] | None = None,
     field: str | None = None,
+    filter: Mapping[str, Any] | str | None = None,
 ) -> EvaluationResult:
     """Measure retrieval.
 
@@ -76,8 +77,10 @@ def evaluate(
         qrels: a file (BEIR, TREC), or query id -> document id -> relevance.
         modes: search modes; by default all that the index has.
         field: the field to search; by default the first that fits.
+        filter: only documents with ``year>=1970 AND kind=report``, or an Elasticsearch query; only they are
+            found, and only they count as relevant.
     """
     opened = OpenIndex(index) if isinstance(index, str) else index
     asked = queries if isinstance(queries, Mapping) else load_queries(queries)
     judged = qrels if isinstance(qrels, Mapping) else load_qrels(qrels)
-    return EvaluationResult(_evaluate(opened.raw, asked, judged, modes=modes, field=field))
+    return EvaluationResult(_evaluate(opened.raw, asked, judged, modes=modes, field=field, filter=filter))

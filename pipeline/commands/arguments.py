@@ -25,6 +25,14 @@ Overrides = Annotated[
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Field = Annotated[str | None, typer.Option(help="Field to search; by default the first that fits.")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="FILTER",
+        help="Only documents with `year>=1970 AND kind=report`, or an Elasticsearch query in JSON; all must hold.",
+    ),
+]
 PruningOption = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands.app import app
-from pipeline.commands.arguments import Field, Format, Index, Overrides, PruningOption, index_path, pruning_of
+from pipeline.commands.arguments import (
+    Field,
+    Filters,
+    Format,
+    Index,
+    Overrides,
+    PruningOption,
+    index_path,
+    pruning_of,
+)
+from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ def evaluate(
     report: Annotated[str | None, typer.Option(help="Write a page with plots to this HTML file.")] = None,
     compare: Annotated[int | None, typer.Option(help="Compare with this version of the table.")] = None,
     pruning: PruningOption = None,
+    filters: Filters = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="URL/INDEX", help="Compare with an index that `load elasticsearch` filled."),
@@ -46,11 +57,16 @@ def evaluate(
     from pipeline.evaluation.evaluate import compare_version
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.judgements import load_qrels, load_queries
+    from pipeline.search.filters import parse_filters
     from pipeline.search.open_index import SearchIndex
 
     opened = SearchIndex(index_path(index, overrides))
     names: Any = modes.split(",") if modes else None
     if against is not None:
+        alone = {"--modes": modes, "--per-query": per_query, "--report": report, "--compare": compare}
+        for name, value in {**alone, "--pruning": pruning, "--filter": filters}.items():
+            if value is not None:
+                raise PipelineError(f"{name} does not go with --against, which compares whole rankings")
         _compare(
             opened, against, api_key, load_queries(queries), load_qrels(qrels), field, candidates, output
         )
@@ -62,6 +78,7 @@ def evaluate(
         modes=names,
         field=field,
         pruning=pruning_of(pruning),
+        filter=parse_filters(filters or []),
     )
     result = evaluation.to_json()
     before = None
@@ -69,7 +86,8 @@ def evaluate(
         before = compare_version(opened, compare, evaluation, modes=names, field=field)
         result["compare"] = evaluation.compared(before)
     _write(evaluation, before, per_query, report)
-    _keep(index, overrides, result, queries)
+    if not filters:
+        _keep(index, overrides, result, queries)
     if output == "json":
         print_json(result, indent=None)
     else:
@@ -101,7 +119,6 @@ def _compare(
     output: str,
 ) -> None:
     """Print what a cluster's index finds beside what the exact local ranking does."""
-    from pipeline.errors import PipelineError
     from pipeline.evaluation.against import compare_with_cluster
     from pipeline.exchange.elasticsearch.load import ClusterIndex, connect
 
@@ -115,17 +132,26 @@ def _compare(
         return
     rows = []
     for mode, found in result["modes"].items():
-        difference, p = found["differences"]["ndcg@10"]
+        test = found["differences"]["ndcg@10"]
         means = (f"{found[side]['ndcg@10']:.4f}" for side in ("local", "cluster"))
         shares = (f"{found[share]:.3f}" for share in ("overlap", "same_documents", "same_order"))
-        rows.append([mode, *means, f"{difference:+.4f}", f"{p:.4f}", *shares])
+        rows.append([mode, *means, f"{test['difference']:+.4f}", f"{test['p_holm']:.4f}", *shares])
     versions = result["table_version"]
     title = (
-        f"{result['queries']} queries; table version {versions['local']} here, {versions['index']} in [{name}] on "
+        f"{result['queries']:,} queries; table version {versions['local']} here, {versions['index']} in [{name}] on "
         f"{result['cluster_version']}; `pruned` is --pruning elasticsearch on both sides"
     )
     print_table(
-        ("mode", "ndcg@10 local", "cluster", "difference", "p", "overlap@10", "same ten", "same order"),
+        (
+            "mode",
+            "ndcg@10 local",
+            "cluster",
+            "difference",
+            "p (Holm)",
+            "overlap@10",
+            "same ten",
+            "same order",
+        ),
         rows,
         title=title,
     )
@@ -157,19 +183,30 @@ def _print_measures(result: dict[str, Any]) -> None:
     for mode, means in result["modes"].items():
         intervals = result["intervals"][mode]
         rows.append([mode, *(shown(means[measure], intervals[measure]) for measure in measures)])
-    size = f"{result['queries']} queries, table version {result['table_version']}"
+    size = f"{result['queries']:,} queries, table version {result['table_version']}"
     if result["pruning"]:
         size += (
             ", sparse queries pruned ({tokens_freq_ratio_threshold:g}, {tokens_weight_threshold:g})".format(
                 **result["pruning"]
             )
         )
+    if result["filter"]:
+        size += ", among the documents that the filter lets through"
     title = f"{size} (95 % confidence intervals by bootstrap over queries)"
     print_table(("mode", *measures), rows, title=title)
-    for test in result["tests"]:
-        first, second = test["modes"]
-        print(f"ndcg@10: {second} less {first}: {test['difference']:+.4f} (p = {test['p']:.4f})")
-    for mode, compared in result.get("compare", {}).get("modes", {}).items():
-        version = result["compare"]["table_version"]
-        difference, p = compared["ndcg@10"]["difference"], compared["ndcg@10"]["p"]
-        print(f"ndcg@10 of {mode} since version {version}: {difference:+.4f} (p = {p:.4f})")
+    _print_tests("difference", [(" minus ".join(reversed(one["modes"])), one) for one in result["tests"]])
+    if "compare" in result:
+        before, modes = result["compare"]["table_version"], result["compare"]["modes"].items()
+        name = f"version {result['table_version']} minus {before}"
+        _print_tests(name, [(mode, measures["ndcg@10"]) for mode, measures in modes])
+
+
+def _print_tests(name: str, tests: "list[tuple[str, dict[str, Any]]]") -> None:
+    """Differences of nDCG@10 with their p values, corrected where there are several."""
+    if not tests:
+        return
+    corrected = f", corrected by Holm for {len(tests)} tests" if len(tests) > 1 else ""
+    print()
+    rows = [(pair, f"{test['difference']:+.4f}", f"{test['p_holm']:.4f}") for pair, test in tests]
+    title = f"ndcg@10, p by paired randomization{corrected}"
+    print_table((name, "ndcg@10", "p"), rows, title=title)

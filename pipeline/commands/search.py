@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.commands.app import app, spare_pandas
-from pipeline.commands.arguments import Field, Format, Index, Overrides, PruningOption, index_path, pruning_of
+from pipeline.commands.arguments import (
+    Field,
+    Filters,
+    Format,
+    Index,
+    Overrides,
+    PruningOption,
+    index_path,
+    pruning_of,
+)
 from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
 from pipeline.terminal.text import one_line, printable
@@ -38,12 +47,7 @@ def search(
         str | None, typer.Option(metavar="A,B", help="Show these fields of each document.")
     ] = None,
     source: Annotated[bool, typer.Option("--source", help="Show each document's _source.")] = False,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter", help="`year>=1970 AND kind=report`, or an Elasticsearch query in JSON; all must hold."
-        ),
-    ] = None,
+    filters: Filters = None,
     fusion: Annotated[Literal["rrf", "linear"], typer.Option(help="How hybrid joins rankings.")] = "rrf",
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
     pruning: PruningOption = None,

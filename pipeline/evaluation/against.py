@@ -13,7 +13,7 @@ import numpy as np
 from models.embeddings import DenseEmbeddings
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult, evaluate, measured
-from pipeline.evaluation.statistics import paired_test
+from pipeline.evaluation.statistics import paired_tests
 from pipeline.exchange.elasticsearch.forms import chunks_name
 from pipeline.exchange.elasticsearch.load import ClusterIndex, LoadState, asked
 from pipeline.search.fusion import RANK_CONSTANT
@@ -38,7 +38,7 @@ class Comparison:
         mode: ``dense``, ``sparse``, ``sparse pruned``, ``bm25``, ``hybrid`` or ``semantic``.
         local: the measures of the local ranking, which is exact for dense and sparse.
         cluster: those of the cluster's.
-        differences: measure -> the cluster's mean less the local one, and its p value.
+        differences: measure -> the cluster's mean minus the local one, and its p values, see `PairTest`.
         overlap: mean share of the ten best documents that both have.
         same_documents: share of queries whose ten best documents are the same.
         same_order: share of queries whose ten best documents are the same, in the same order.
@@ -47,7 +47,7 @@ class Comparison:
     mode: str
     local: dict[str, float]
     cluster: dict[str, float]
-    differences: dict[str, tuple[float, float]]
+    differences: dict[str, dict[str, float]]
     overlap: float
     same_documents: float
     same_order: float
@@ -89,13 +89,12 @@ def compare_with_cluster(
     )
     here = {**plain.modes, **{f"{mode} pruned": result for mode, result in pruned.modes.items()}}
     there = _Remote(local, remote, state, plain, field, candidates).runs()
-    comparisons = [
-        _compared(
-            mode, here["hybrid" if mode == "semantic" else mode], measured(run, plain.qrels, plain.queries)
-        )
+    pairs = {
+        mode: (here["hybrid" if mode == "semantic" else mode], measured(run, plain.qrels, plain.queries))
         for mode, run in there.items()
         if mode in here or (mode == "semantic" and "hybrid" in here)
-    ]
+    }
+    comparisons = _compared(pairs)
     return {
         "index": remote.name,
         "cluster_version": ".".join(map(str, remote.version())),
@@ -113,14 +112,28 @@ def _pruned_modes(evaluation: Evaluation) -> list[Any]:
     return [mode for mode in ("sparse",) if mode in evaluation.modes]
 
 
-def _compared(mode: str, local: ModeResult, cluster: ModeResult) -> Comparison:
+def _compared(modes: Mapping[str, tuple[ModeResult, ModeResult]]) -> list[Comparison]:
+    differences: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in modes}
+    for measure in MEASURES:
+        values = [
+            ("local", here.values[measure], "cluster", there.values[measure])
+            for here, there in modes.values()
+        ]
+        for mode, test in zip(modes, paired_tests(values), strict=True):
+            differences[mode][measure] = test.figures()
+    return [_comparison(mode, *pair, differences[mode]) for mode, pair in modes.items()]
+
+
+def _comparison(
+    mode: str, local: ModeResult, cluster: ModeResult, differences: dict[str, dict[str, float]]
+) -> Comparison:
     pairs = [(list(local.run[query])[:10], list(cluster.run.get(query, {}))[:10]) for query in local.run]
     shared = [len(set(ours) & set(theirs)) / max(len(ours), 1) for ours, theirs in pairs]
     return Comparison(
         mode,
         {measure: local.mean(measure) for measure in MEASURES},
         {measure: cluster.mean(measure) for measure in MEASURES},
-        {measure: paired_test(local.values[measure], cluster.values[measure]) for measure in MEASURES},
+        differences,
         float(np.mean(shared)),
         float(np.mean([set(ours) == set(theirs) for ours, theirs in pairs])),
         float(np.mean([ours == theirs for ours, theirs in pairs])),

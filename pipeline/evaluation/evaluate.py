@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
-from pipeline.evaluation.statistics import Floats, bootstrap_interval, paired_test
-from pipeline.search.open_index import SearchIndex, opened
+from pipeline.evaluation.statistics import Floats, PairTest, bootstrap_interval, paired_tests
+from pipeline.search.filters import Filter
+from pipeline.search.open_index import Bools, SearchIndex, opened
 from pipeline.search.pruning import Pruning
 from pipeline.search.ranking import Ranking
 from pipeline.search.retrievers import Mode, Retriever, available_modes, find_retrievers, retrieve
-from pipeline.search.search import RANK_WINDOW, SearchOptions, join
+from pipeline.search.search import RANK_WINDOW, SearchOptions, allowed_documents, join
 from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.index.update import update_index
@@ -61,6 +63,7 @@ class Evaluation:
         modes: search mode -> its result.
         table_version: version of the table that was searched.
         pruning: which tokens sparse queries left out; None for none.
+        filter: which documents could be found, as it was asked for; None for all.
     """
 
     queries: dict[str, str]
@@ -68,6 +71,7 @@ class Evaluation:
     modes: dict[str, ModeResult]
     table_version: int
     pruning: Pruning | None = None
+    filter: Filter | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The means, as the command prints them, with intervals and the tests between modes."""
@@ -75,6 +79,7 @@ class Evaluation:
             "queries": len(self.queries),
             "table_version": self.table_version,
             "pruning": None if self.pruning is None else asdict(self.pruning),
+            "filter": self.filter,
             "modes": {
                 name: {measure: result.mean(measure) for measure in MEASURES}
                 for name, result in self.modes.items()
@@ -84,30 +89,26 @@ class Evaluation:
                 for name, result in self.modes.items()
             },
             "tests": [
-                {"modes": [first, second], "measure": "ndcg@10", "difference": difference, "p": p}
-                for first, second, difference, p in self.tests("ndcg@10")
+                {"modes": [one.first, one.second], "measure": "ndcg@10", **one.figures()}
+                for one in self.tests("ndcg@10")
             ],
         }
 
-    def tests(self, measure: str) -> list[tuple[str, str, float, float]]:
-        """Each pair of modes: the difference of the means (second less first) and its p value."""
-        names = list(self.modes)
-        pairs = [(first, second) for at, first in enumerate(names) for second in names[at + 1 :]]
-        return [
-            (a, b, *paired_test(self.modes[a].values[measure], self.modes[b].values[measure]))
-            for a, b in pairs
-        ]
+    def tests(self, measure: str) -> list[PairTest]:
+        """Test each pair of modes by one measure."""
+        pairs = list(combinations(self.modes.items(), 2))
+        return paired_tests(
+            [(a, old.values[measure], b, new.values[measure]) for (a, old), (b, new) in pairs]
+        )
 
     def compared(self, before: "Evaluation") -> dict[str, Any]:
         """How the measures differ from those of another version, and whether by chance."""
-        modes = {}
-        for mode in [mode for mode in self.modes if mode in before.modes]:
-            old, new = before.modes[mode].values, self.modes[mode].values
-            tests = {measure: paired_test(old[measure], new[measure]) for measure in MEASURES}
-            modes[mode] = {
-                measure: {"before": float(old[measure].mean()), "difference": difference, "p": p}
-                for measure, (difference, p) in tests.items()
-            }
+        modes: dict[str, dict[str, Any]] = {mode: {} for mode in self.modes if mode in before.modes}
+        for measure in MEASURES:
+            pairs = [(before.modes[mode].values[measure], self.modes[mode].values[measure]) for mode in modes]
+            tests = paired_tests([("before", old, "now", new) for old, new in pairs])
+            for mode, (old, _), test in zip(modes, pairs, tests, strict=True):
+                modes[mode][measure] = {"before": float(old.mean()), **test.figures()}
         return {"table_version": before.table_version, "modes": modes}
 
     def to_table(self) -> pa.Table:
@@ -139,8 +140,12 @@ def evaluate(
     field: str | None = None,
     depth: int = DEPTH,
     pruning: Pruning | None = None,
+    filter: Filter | str | None = None,
 ) -> Evaluation:
     """Run the judged queries in each mode and measure the rankings.
+
+    With a filter, only the documents that it lets through can be found, and only they count as relevant: it tells how
+    well they are found among themselves. A query of which no judged document is left is left out.
 
     Args:
         index: an open index, or its folder.
@@ -150,20 +155,50 @@ def evaluate(
         field: the field to search, see `search`.
         depth: documents ranked for each query; recall@100 needs at least 100.
         pruning: which tokens of sparse queries to leave out; None for none.
+        filter: which documents may be found, see `SearchOptions`; None for all.
 
     Raises:
         PipelineError: no query has a judgement, or the index has no such field.
     """
     index = opened(index)
+    allowed = allowed_documents(index, filter)
+    if allowed is not None:
+        qrels = _within(index, allowed, qrels)
     judged = {query: text for query, text in queries.items() if query in qrels}
     if not judged:
         raise PipelineError(
             "no query has a judgement: the ids of the queries and of the judgements do not meet"
+            if allowed is None
+            else "no query has a judgement of a document that the filter lets through"
         )
     relevant = {query: dict(qrels[query]) for query in judged}
-    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth, pruning)
-    results = {mode: measured(run, relevant, judged) for mode, run in runs.items()}
-    return Evaluation(judged, relevant, results, int(index.state.table["version"]), pruning)
+    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth, pruning, allowed)
+    return _evaluation(index, judged, relevant, runs, pruning, filter)
+
+
+def _evaluation(
+    index: SearchIndex,
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, int]],
+    runs: Mapping[str, dict[str, dict[str, float]]],
+    pruning: Pruning | None,
+    filter: Filter | str | None,
+) -> Evaluation:
+    results = {mode: measured(run, qrels, queries) for mode, run in runs.items()}
+    return Evaluation(queries, qrels, results, int(index.state.table["version"]), pruning, filter)
+
+
+def _within(
+    index: SearchIndex, allowed: Bools, qrels: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """The judgements without the documents of the index that may not be found, and without empty queries."""
+    judged = {document for judgements in qrels.values() for document in judgements}
+    hidden = {index.ids[number] for number in np.flatnonzero(index.alive & ~allowed)} & judged
+    left = {
+        query: {id_: relevance for id_, relevance in judgements.items() if id_ not in hidden}
+        for query, judgements in qrels.items()
+    }
+    return {query: judgements for query, judgements in left.items() if judgements}
 
 
 def evaluate_index(
@@ -189,6 +224,7 @@ def run_modes(
     field: str | None,
     depth: int,
     pruning: Pruning | None = None,
+    allowed: Bools | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Rank documents for each query: mode -> query -> document id -> score.
 
@@ -202,7 +238,7 @@ def run_modes(
         block = names[first : first + BLOCK_QUERIES]
         texts = [queries[name] for name in block]
         needed = dict.fromkeys(one for found in retrievers.values() for one in found)
-        ranked = {one: retrieve(index, one, texts, depth, pruning=pruning) for one in needed}
+        ranked = {one: retrieve(index, one, texts, depth, allowed=allowed, pruning=pruning) for one in needed}
         for mode, found in retrievers.items():
             for at, name in enumerate(block):
                 runs[mode][name] = _scores(index, mode, found, [ranked[one][at] for one in found], depth)
@@ -255,6 +291,8 @@ def compare_version(
 ) -> Evaluation:
     """Measure another version of the index's table with the same queries; a passing index is made for it.
 
+    The judgements stay those of the evaluation, whatever its filter lets through in the other version.
+
     Raises:
         PipelineError: the table has no such version any more.
     """
@@ -264,11 +302,8 @@ def compare_version(
             update_index(path, folder, snapshot=Snapshot.of_table(path, version))
         except IndexUnusable as error:
             raise PipelineError(f"version {version} cannot be measured: {error}") from None
-        return evaluate(
-            SearchIndex(folder),
-            evaluation.queries,
-            evaluation.qrels,
-            modes=modes,
-            field=field,
-            pruning=evaluation.pruning,
-        )
+        other, pruning = SearchIndex(folder), evaluation.pruning
+        allowed = allowed_documents(other, evaluation.filter)
+        chosen = modes or available_modes(other, field)
+        runs = run_modes(other, evaluation.queries, chosen, field, DEPTH, pruning, allowed)
+        return _evaluation(other, evaluation.queries, evaluation.qrels, runs, pruning, evaluation.filter)

@@ -1,6 +1,7 @@
 """An evaluation as one HTML page with plots: measures by mode, recall curves, per-query differences, worst queries."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,14 +9,31 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult, shown
+from pipeline.evaluation.statistics import PairTest
 
 COLOURS = ("#0b6e99", "#c4501b", "#3f7d20", "#7a3e9d")
-WIDTH, HEIGHT, MARGIN = 640, 320, 48
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f23}"
-    "table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #d8dee4;text-align:left}"
-    "td.n{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}"
-)
+DARK_COLOURS = ("#63b8de", "#f0915f", "#8cc56b", "#c69ae0")
+WIDTH, HEIGHT, MARGIN = 480, 280, 44
+_SERIES = "".join(f".s{at}{{--s:{colour}}}" for at, colour in enumerate(DARK_COLOURS))
+_STYLE = f"""
+:root{{color-scheme:light dark;--ink:#1b1f23;--quiet:#5b6673;--line:#d8dee4;--page:#fff}}
+@media (prefers-color-scheme:dark){{
+:root{{--ink:#e6e9ee;--quiet:#9aa5b4;--line:#39414d;--page:#14181e}}
+{_SERIES}polyline{{stroke:var(--s)}}rect,text[class]{{fill:var(--s)}}}}
+body{{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
+background:var(--page)}}
+h1{{font-size:1.4rem}}h2{{font-size:1.1rem;margin:2rem 0 .5rem}}h3{{font-size:.95rem;margin:1rem 0 0}}
+.quiet{{color:var(--quiet);margin:.2rem 0}}svg{{max-width:100%;height:auto}}
+.plots{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:0 1.5rem}}
+table{{border-collapse:collapse}}th{{color:var(--quiet)}}
+td,th{{padding:.3rem 1.2rem .3rem 0;border-bottom:1px solid var(--line);text-align:left;overflow-wrap:anywhere}}
+.n{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
+@media (max-width:640px){{
+table.wide,table.wide tbody,table.wide tr,table.wide td{{display:block;border:0;padding:0;text-align:left}}
+table.wide tr{{border-bottom:1px solid var(--line);padding:.4rem 0}}table.wide tr:first-child{{display:none}}
+table.wide td:first-child{{font-weight:600}}
+table.wide td.n::before{{content:attr(data-name);display:inline-block;width:7rem;color:var(--quiet)}}}}
+"""
 
 
 def write_report(path: str, evaluation: Evaluation, before: Evaluation | None = None) -> None:
@@ -31,58 +49,73 @@ def write_report(path: str, evaluation: Evaluation, before: Evaluation | None = 
 
 def report_html(evaluation: Evaluation, before: Evaluation | None = None) -> str:
     """The page; it holds everything, scripts are not needed."""
+    names = list(evaluation.modes)
     parts = [
         f"<h1>Retrieval, table version {evaluation.table_version}</h1>",
-        f"<p>{len(evaluation.queries)} judged queries; in brackets 95 % confidence intervals."
-        f"{_pruned(evaluation)}</p>",
+        f"<p>{len(evaluation.queries):,} judged queries; in brackets 95 % confidence intervals."
+        f"{_about(evaluation)}</p>",
         _measures(evaluation),
-        "<h2>Differences between modes</h2>",
-        _tests(evaluation),
-        "<h2>Recall by depth</h2>",
-        recall_plot(evaluation),
+        *_tests("Differences between modes", evaluation.tests("ndcg@10")),
+        '<h2>Plots</h2><div class="plots">',
+        _plot("Recall by depth", "", recall_plot(evaluation)),
+        *(_delta(f"{b} minus {a}", evaluation.modes[a], evaluation.modes[b]) for a, b in pairwise(names)),
     ]
-    names = list(evaluation.modes)
-    for first, second in pairwise(names):
-        parts.append(f"<h2>nDCG@10 query by query: {second} less {first}</h2>")
-        parts.append(delta_plot(evaluation.modes[first], evaluation.modes[second]))
     if before is not None:
         for name in [name for name in names if name in before.modes]:
-            parts.append(f"<h2>{name}: version {evaluation.table_version} less {before.table_version}</h2>")
-            parts.append(delta_plot(before.modes[name], evaluation.modes[name]))
+            title = f"{name}: version {evaluation.table_version} minus {before.table_version}"
+            parts.append(_delta(title, before.modes[name], evaluation.modes[name]))
+    parts.append("</div>")
     parts += [f"<h2>Worst queries of {name}</h2>{_worst(evaluation, name)}" for name in names]
-    title = f"<meta charset=utf-8><title>Retrieval</title><style>{_STYLE}</style>"
-    return f"<!doctype html><html lang=en><head>{title}</head><body>{''.join(parts)}</body></html>\n"
-
-
-def _pruned(evaluation: Evaluation) -> str:
-    """Which tokens sparse queries left out, as a sentence; empty where they left out none."""
-    if evaluation.pruning is None:
-        return ""
-    ratio, weight = evaluation.pruning.tokens_freq_ratio_threshold, evaluation.pruning.tokens_weight_threshold
-    return f" Sparse queries leave out tokens by Elasticsearch's rule, at {ratio:g} and {weight:g}."
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=n' if at else ''}>{html.escape(cell)}</td>" for at, cell in enumerate(row))
-        + "</tr>"
-        for row in rows
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Retrieval, table version {evaluation.table_version}</title><style>{_STYLE}</style>"
     )
-    return f"<table><tr>{titles}</tr>{body}</table>"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _about(evaluation: Evaluation) -> str:
+    """What was left out, as sentences; empty where nothing was."""
+    said = ""
+    if evaluation.pruning is not None:
+        ratio = evaluation.pruning.tokens_freq_ratio_threshold
+        weight = evaluation.pruning.tokens_weight_threshold
+        said += f" Sparse queries leave out tokens by Elasticsearch's rule, at {ratio:g} and {weight:g}."
+    if evaluation.filter is not None:
+        said += " Only documents that the filter lets through are found, and only they count as relevant."
+    return said
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = False) -> str:
+    """A table; a wide one becomes a block of lines for each row where the window is narrow."""
+    titles = "".join(
+        f"<th{' class=n' if at else ''}>{html.escape(name)}</th>" for at, name in enumerate(head)
+    )
+    lines = []
+    for row in rows:
+        cells = [f"<td>{html.escape(row[0])}</td>"]
+        for name, cell in zip(head[1:], row[1:], strict=True):
+            cells.append(f'<td class="n" data-name="{html.escape(name)}">{html.escape(cell)}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table{' class=wide' if wide else ''}><tr>{titles}</tr>{''.join(lines)}</table>"
 
 
 def _measures(evaluation: Evaluation) -> str:
     rows = []
     for name, result in evaluation.modes.items():
         rows.append([name, *(shown(result.mean(measure), result.interval(measure)) for measure in MEASURES)])
-    return _table(["mode", *MEASURES], rows)
+    return _table(["mode", *MEASURES], rows, wide=True)
 
 
-def _tests(evaluation: Evaluation) -> str:
-    rows = [[f"{b} less {a}", f"{d:+.4f}", f"{p:.4f}"] for a, b, d, p in evaluation.tests("ndcg@10")]
-    return _table(["modes", "nDCG@10", "p (paired randomization test)"], rows)
+def _tests(title: str, tests: Sequence[PairTest]) -> list[str]:
+    """The differences between all pairs, where there are several modes."""
+    if not tests:
+        return []
+    rows = [
+        [f"{one.second} minus {one.first}", f"{one.difference:+.4f}", f"{one.p_holm:.4f}"] for one in tests
+    ]
+    corrected = f", corrected by Holm's method for {len(tests)} pairs" if len(tests) > 1 else ""
+    note = f'<p class="quiet">p by a paired randomization test{corrected}.</p>'
+    return [f"<h2>{title}</h2>", _table(["pair", "ndcg@10", "p"], rows), note]
 
 
 def _worst(evaluation: Evaluation, mode: str, count: int = 10) -> str:
@@ -91,7 +124,18 @@ def _worst(evaluation: Evaluation, mode: str, count: int = 10) -> str:
     rows = [
         [queries[at][1], f"{values[at]:.3f}"] for at in np.argsort(values, kind="stable")[:count].tolist()
     ]
-    return _table(["query", "nDCG@10"], rows)
+    return _table(["query", "ndcg@10"], rows)
+
+
+def _plot(title: str, note: str, svg: str) -> str:
+    return f'<div><h3>{html.escape(title)}</h3><p class="quiet">{note}</p>{svg}</div>'
+
+
+def _delta(title: str, before: ModeResult, after: ModeResult) -> str:
+    deltas = after.values["ndcg@10"] - before.values["ndcg@10"]
+    better, worse = int((deltas > 0).sum()), int((deltas < 0).sum())
+    note = f"{better:,} queries better, {worse:,} worse, {len(deltas) - better - worse:,} the same"
+    return _plot(f"ndcg@10, {title}", note, delta_plot(before, after))
 
 
 def recall_curve(
@@ -115,18 +159,20 @@ def recall_plot(evaluation: Evaluation, depth: int = 100) -> str:
     curves = {
         name: recall_curve(result.run, evaluation.qrels, depth) for name, result in evaluation.modes.items()
     }
+    # Curves that all lie high need the room; where the axis begins stands at it.
+    low = min(math.floor(min(map(min, curves.values())) * 10) / 10, 0.9)
     # The first ranks matter most: they get the room, on a logarithmic axis.
     x = [MARGIN + (WIDTH - 2 * MARGIN) * np.log(rank) / np.log(depth) for rank in range(1, depth + 1)]
-    lines = [
-        _axes([f"{rank}" for rank in (1, 10, 100)], [0, 0.5, 1], ["0", "0.5", "1"], "documents", "recall")
-    ]
+    ticks = [low, (low + 1) / 2, 1]
+    lines = [_axes(["1", "10", "100"], ticks, [f"{tick:g}" for tick in ticks], "documents", "recall", low)]
     for at, (name, curve) in enumerate(curves.items()):
-        points = " ".join(f"{left:.1f},{_y(value, 0, 1):.1f}" for left, value in zip(x, curve, strict=True))
-        colour = COLOURS[at % len(COLOURS)]
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>')
+        points = " ".join(f"{left:.1f},{_y(value, low, 1):.1f}" for left, value in zip(x, curve, strict=True))
+        series, colour = f"s{at % len(COLOURS)}", COLOURS[at % len(COLOURS)]
         lines.append(
-            f'<text x="{WIDTH - MARGIN - 70}" y="{HEIGHT - MARGIN - 20 - 18 * at}" fill="{colour}">{name}</text>'
+            f'<polyline class="{series}" fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>'
         )
+        place = f'x="{WIDTH - MARGIN - 70 * (len(curves) - 1 - at)}" y="{MARGIN - 18}" text-anchor="end"'
+        lines.append(f'<text class="{series}" {place} fill="{colour}">{html.escape(name)}</text>')
     return _svg("Recall by depth", lines)
 
 
@@ -135,13 +181,14 @@ def delta_plot(before: ModeResult, after: ModeResult, measure: str = "ndcg@10") 
     deltas = np.sort(after.values[measure] - before.values[measure])[::-1]
     step = (WIDTH - 2 * MARGIN) / max(len(deltas), 1)
     lines = [
-        _axes([], [-1, 0, 1], ["-1", "0", "1"], f"{len(deltas)} queries", f"difference of {measure}", low=-1)
+        _axes([], [-1, 0, 1], ["−1", "0", "1"], f"{len(deltas):,} queries", f"difference of {measure}", -1)
     ]
     for at, delta in enumerate(deltas.tolist()):
         if delta:
             top, bottom = sorted((_y(delta, -1, 1), _y(0, -1, 1)))
             box = f'x="{MARGIN + at * step:.2f}" y="{top:.1f}" width="{max(step, 0.5):.2f}" height="{bottom - top:.1f}"'
-            lines.append(f'<rect {box} fill="{COLOURS[0] if delta > 0 else COLOURS[1]}"/>')
+            series = 0 if delta > 0 else 1
+            lines.append(f'<rect class="s{series}" {box} fill="{COLOURS[series]}"/>')
     return _svg(f"Difference of {measure}, query by query", lines)
 
 
@@ -155,23 +202,26 @@ def _axes(
     labels: Sequence[str],
     x_title: str,
     y_title: str,
-    low: float = 0,
+    low: float,
 ) -> str:
     parts = []
     for tick, label in zip(ticks, labels, strict=True):
         y = _y(tick, low, 1)
-        parts.append(
-            f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d8dee4"/>'
-        )
+        line = f'x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}"'
+        parts.append(f'<line {line} stroke="currentColor" stroke-opacity=".25"/>')
         parts.append(f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for at, label in enumerate(x_labels):
         x = MARGIN + (WIDTH - 2 * MARGIN) * at / max(len(x_labels) - 1, 1)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{x_title}</text>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{x_title}</text>')
     parts.append(f'<text x="{MARGIN}" y="{MARGIN - 18}">{y_title}</text>')
     return "".join(parts)
 
 
 def _svg(title: str, parts: Sequence[str]) -> str:
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="13" font-family="system-ui,sans-serif"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box}><title>{title}</title>{"".join(parts)}</svg>'
+    name = html.escape(title)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" fill="currentColor" {box}><title>{name}</title>'
+        f"{''.join(parts)}</svg>"
+    )

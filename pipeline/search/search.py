@@ -11,9 +11,9 @@ from models.embeddings import SparseEmbeddings
 from pipeline.errors import PipelineError
 from pipeline.search.explain import TokenMatch, explain_bm25, explain_sparse, highlighted, marked
 from pipeline.search.filter_shape import check_filter
-from pipeline.search.filters import Filter, matching
+from pipeline.search.filters import Filter, matching, parse_filters
 from pipeline.search.fusion import FusedHit, alone, linear, reciprocal_rank
-from pipeline.search.open_index import FoundChunk, SearchIndex, opened
+from pipeline.search.open_index import Bools, FoundChunk, SearchIndex, opened
 from pipeline.search.pruning import Pruning
 from pipeline.search.query_embedding import embed_queries
 from pipeline.search.ranking import Ranking
@@ -34,7 +34,8 @@ class SearchOptions:
         mode: how to rank; `hybrid` joins all retrievers that the field has.
         field: a semantic field, or a text field; by default the first that fits the mode.
         k: number of documents.
-        filter: which documents may be found, as an Elasticsearch query on plain fields.
+        filter: which documents may be found, by their plain fields: an Elasticsearch query, or the short form as text
+            (``year>=1970 AND kind=report``).
         fusion: how `hybrid` joins: reciprocal rank fusion, or a weighted sum of min-max scaled scores.
         weights: weight of each kind of retriever in the weighted sum.
         pruning: which tokens of a sparse query to leave out; none by default.
@@ -44,7 +45,7 @@ class SearchOptions:
     mode: Mode = "hybrid"
     field: str | None = None
     k: int = 10
-    filter: Filter | None = None
+    filter: Filter | str | None = None
     fusion: Literal["rrf", "linear"] = "rrf"
     weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: WEIGHTS)
     pruning: Pruning | None = None
@@ -112,9 +113,7 @@ def search_many(
     if not all(query.strip() for query in queries):
         raise PipelineError("a query is empty: there is nothing to look for")
     retrievers = find_retrievers(index, options.mode, options.field)
-    if options.filter is not None:
-        check_filter(options.filter)
-    allowed = None if options.filter is None else matching(index, options.filter)
+    allowed = allowed_documents(index, options.filter)
     # What is to be joined is ranked deeper: a document that every ranking has low may come first.
     depth = max(options.k, RANK_WINDOW) if options.mode == "hybrid" else options.k
     ranked = [
@@ -127,6 +126,23 @@ def search_many(
         found = join(rankings, retrievers, options)
         hits.append([_hit(index, query, options, retrievers, rankings[one.best], one) for one in found])
     return hits
+
+
+def allowed_documents(index: SearchIndex, asked: Filter | str | None) -> Bools | None:
+    """Which documents a filter lets through, by number; None where there is none.
+
+    Args:
+        index: the index.
+        asked: an Elasticsearch query, or the short form as text.
+
+    Raises:
+        PipelineError: the filter is not understood, or names a field that no filter can use.
+    """
+    query = parse_filters([asked]) if isinstance(asked, str) else asked
+    if query is None:
+        return None
+    check_filter(query)
+    return matching(index, query)
 
 
 def join(

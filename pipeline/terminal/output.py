@@ -41,8 +41,6 @@ def print_table(
     from rich.table import Table
 
     table = Table(
-        title=None if title is None else _cell(title),
-        title_justify="left",
         box=box.HORIZONTALS if lines else None,
         show_lines=lines,
         show_header=bool(names),
@@ -54,6 +52,8 @@ def print_table(
         table.add_row(*map(_cell, row))
     # Piped into a file or a pager a line is never folded.
     console = Console()
+    if title is not None:  # beside the table it would be folded to the table's width
+        print(one_line(title))
     if console.is_terminal:
         console.print(table)
         return

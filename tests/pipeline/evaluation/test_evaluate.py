@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluation, compare_version, evaluate, evaluate_index
 from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.page import recall_curve, report_html
-from pipeline.evaluation.statistics import paired_test
+from pipeline.evaluation.statistics import holm, paired_test, paired_tests
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.pruning import Pruning
 from transforms.index.update import update_index
@@ -28,8 +28,9 @@ XQUAD = ROOT / "data" / "xquad"
 def table(tmp_path_factory: pytest.TempPathFactory) -> IndexTable:
     table = IndexTable(tmp_path_factory.mktemp("evaluate") / "table")
     documents = [json.loads(line) for line in (XQUAD / "corpus.jsonl").read_text().splitlines()]
-    table.put(*[{"_id": document["_id"], "text": document["text"]} for document in documents[:120]])
-    table.put(*[{"_id": document["_id"], "text": document["text"]} for document in documents[120:]])
+    rows = [{"_id": one["_id"], "text": one["text"], "year": at} for at, one in enumerate(documents)]
+    table.put(*rows[:120])
+    table.put(*rows[120:])
     return table
 
 
@@ -73,7 +74,7 @@ def test_intervals_hold_the_mean_and_tests_find_real_differences(evaluation: Eva
         values = result.values["ndcg@10"]
         assert low < result.mean("ndcg@10") < high
         assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(len(values)), rel=0.15)
-    by_pair = {(first, second): p for first, second, _, p in evaluation.tests("ndcg@10")}
+    by_pair = {(one.first, one.second): one.p for one in evaluation.tests("ndcg@10")}
     assert by_pair["bm25", "dense"] < 0.01
     values = evaluation.modes["bm25"].values["ndcg@10"]
     assert paired_test(values, values) == (0.0, 1.0)
@@ -86,6 +87,55 @@ def test_a_paired_test_is_right_about_chance() -> None:
         first, second = random.random((2, 40))
         rejected += paired_test(first, second)[1] < 0.05
     assert rejected <= 14
+
+
+def test_p_values_of_several_tests_are_corrected() -> None:
+    """The example of Wikipedia's article on Holm's method, by hand: 4 x 0.005, 3 x 0.01, then never less."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.2, 0.9]) == pytest.approx([0.4, 0.9])
+    assert holm([0.7, 0.8]) == [1, 1]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+def test_corrected_tests_seldom_find_what_is_not_there() -> None:
+    random = np.random.default_rng(7)
+    alone = corrected = 0
+    for _ in range(60):
+        values = random.random((10, 30))
+        tests = paired_tests([("a", values[2 * at], "b", values[2 * at + 1]) for at in range(5)])
+        alone += any(one.p < 0.05 for one in tests)
+        corrected += any(one.p_holm < 0.05 for one in tests)
+    assert corrected <= 8 < alone
+
+
+def test_a_filter_measures_its_documents_among_themselves(index: str) -> None:
+    """The first version of the table holds just the documents that the filter lets through."""
+    queries, qrels = load_queries(XQUAD / "queries.jsonl"), load_qrels(XQUAD / "qrels.tsv")
+    some = dict(list(queries.items())[::9])
+    found = evaluate(index, some, qrels, modes=["dense"], filter="year<120 AND year>=0")
+    assert 0 < len(found.queries) < len(some)
+    ids = {id_ for run in found.modes["dense"].run.values() for id_ in run}
+    assert ids == {f"d{number}" for number in range(120)}
+    alone = compare_version(SearchIndex(index), 1, evaluate(index, found.queries, qrels, modes=["dense"]))
+    assert found.modes["dense"].values["ndcg@10"].tolist() == pytest.approx(
+        alone.modes["dense"].values["ndcg@10"].tolist()
+    )
+    again = evaluate(index, some, qrels, modes=["dense"], filter={"range": {"year": {"lt": 120}}})
+    assert again.modes["dense"].run == found.modes["dense"].run
+    with pytest.raises(PipelineError, match="has a judgement of a document that the filter lets through"):
+        evaluate(index, some, qrels, filter="year>9000")
+
+
+def test_versions_are_compared_under_a_filter(index: str) -> None:
+    queries, qrels = load_queries(XQUAD / "queries.jsonl"), load_qrels(XQUAD / "qrels.tsv")
+    now = evaluate(index, queries, qrels, modes=["bm25"], filter="year>=100")
+    before = compare_version(SearchIndex(index), 1, now, modes=["bm25"])
+    assert before.queries == now.queries
+    assert {id_ for run in before.modes["bm25"].run.values() for id_ in run} <= {
+        f"d{number}" for number in range(100, 120)
+    }
+    assert now.compared(before)["modes"]["bm25"]["ndcg@10"]["p_holm"] < 0.01
 
 
 def test_per_query_results_are_a_parquet_file(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -106,7 +156,7 @@ def test_two_versions_are_compared(index: str, evaluation: Evaluation) -> None:
     change = compared["modes"]["bm25"]["ndcg@10"]
     assert change["difference"] > 0.3  # the first version has half of the documents
     assert change["p"] < 0.01
-    assert "bm25: version 2 less 1" in report_html(evaluation, before).replace("<h2>", "")
+    assert "ndcg@10, bm25: version 2 minus 1" in report_html(evaluation, before)
 
 
 def test_a_field_alone_can_be_evaluated(index: str) -> None:
@@ -130,6 +180,8 @@ def test_the_report_is_one_page(evaluation: Evaluation) -> None:
     page = report_html(evaluation)
     assert page.count("<svg") == 1 + len(evaluation.modes) - 1
     assert "<script" not in page
+    assert "hybrid minus dense" in page
+    assert "corrected by Holm&#x27;s method for 6 pairs" in page.replace("'", "&#x27;")
     assert "leave out tokens" not in page
     assert "leave out tokens by Elasticsearch's rule, at 5 and 0.4" in report_html(
         replace(evaluation, pruning=Pruning())
@@ -154,7 +206,13 @@ def test_the_command_prints_and_writes(index: str, tmp_path: Path, capsys: Any) 
     assert (tmp_path / "q.parquet").stat().st_size > 1000
     assert "<svg" in (tmp_path / "r.html").read_text()
     assert main([*argv, "--modes", "bm25", "--compare", "1"]) == 0
-    assert "since version 1" in capsys.readouterr().out
+    assert "version 2 minus 1" in capsys.readouterr().out
+    assert main([*argv, "--modes", "bm25,dense", "--filter", "year<120", "--filter", "year>=3"]) == 0
+    shown = capsys.readouterr().out
+    assert "among the documents that the filter lets through" in shown
+    assert "dense minus bm25" in shown
+    assert main([*argv, "--filter", "year<120", "--against", "http://127.0.0.1:1/x"]) == 1
+    assert "--filter does not go with --against" in capsys.readouterr().err
     assert main([*argv, "--modes", "best"]) == 1
     assert "unknown mode [best]" in capsys.readouterr().err
 

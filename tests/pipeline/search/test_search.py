@@ -193,6 +193,7 @@ def test_filters_hold_in_every_mode(index: SearchIndex, mode: str, text: str, ho
     for query in QUERIES[:4]:
         hits = search(index, query, mode=mode, k=300, filter=parse_filters([text]))
         assert hits
+        assert hits == search(index, query, mode=mode, k=300, filter=text), "Python takes the same text"
         assert all(holds(int(hit.id[1:])) for hit in hits)
         if mode != "hybrid":
             everything = search(index, query, mode=mode, k=300)
