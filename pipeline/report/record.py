@@ -54,7 +54,7 @@ def keep_record(config: RunConfig, summary: RunSummary) -> None:
             record = summary.to_json()
             _write(path, orjson.dumps(record, option=orjson.OPT_INDENT_2))
             last_runs = read_journal(path.with_name("runs.jsonl"))
-            _write(path.with_name("report.html"), render_report(summary, last_runs).encode())
+            _write(path.with_name("report.html"), render_report(summary, last_runs, path.parent).encode())
             add_to_journal(path.with_name("runs.jsonl"), {key: record[key] for key in KEPT_KEYS})
         if config.telemetry.prometheus is not None:
             write_prometheus(config.telemetry.prometheus, summary, config.table.path, ended)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config.resolve import ResolvedConfig
+from pipeline.errors import PipelineError
 from pipeline.logs import log, logs_json
 from pipeline.report.record import keep_record, package_versions
 from pipeline.report.run_json import RunSummary
@@ -52,7 +53,9 @@ class RunReport:
             )
             self.finish("stopped")
         elif error is not None:
-            self.finish("failed", f"{type(error).__name__}: {error}")
+            # What we raise is a sentence; of others the name says what the words leave out.
+            said = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+            self.finish("failed", said)
         return False
 
     @property

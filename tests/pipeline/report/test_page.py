@@ -1,6 +1,9 @@
 """report.html: what it shows of a run, and what it does not."""
 
+import re
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
 
 from support.nights import document
 
@@ -40,7 +43,7 @@ def test_the_report_tells_the_run_and_stands_alone(job):
     job.write([document(number, 1) for number in range(12)])
     assert job.run() == 0
     found = page(job)
-    assert found.outside == []
+    assert found.outside == ["run.json", "runs.jsonl"], "files beside it, nothing from elsewhere"
     assert "script" not in found.tags
     assert "@import" not in (job.folder / "report.html").read_text()
     assert "url(" not in (job.folder / "report.html").read_text()
@@ -64,7 +67,42 @@ def test_the_report_holds_no_text_of_a_document(job):
 def test_the_report_shows_failures_by_reason(job):
     job.write([*(document(number) for number in range(12)), b"not json", b"[]"])
     assert job.run() == 0
-    assert "read: BadDocumentError 2" in page(job).text
+    found = page(job)
+    assert "read: BadDocumentError 2" in found.text
+    links = [unquote(link) for link in found.outside]
+    assert len(set(links)) == 3
+    assert all((job.folder / link).is_file() for link in links)
+    assert job.summary["failures_path"] in found.text
+
+
+def test_a_failure_report_in_an_object_store_is_named_without_a_link():
+    record = RunSummary(status="done", failures_by_reason={"read: X": 1}, failures_path="s3://bucket/f.jsonl")
+    found = Page(render_report(record, [], Path("/somewhere")))
+    assert "s3://bucket/f.jsonl" in found.text
+    assert found.outside == ["run.json", "runs.jsonl"]
+
+
+def test_what_was_skipped_has_a_section_of_its_own(job):
+    assert job.run() == 0
+    assert "What was skipped Nothing." in page(job).text
+    summary = {**job.summary, "truncated": 3, "skipped_files": {".exe": 2, ".log": 1}}
+    summary["documents"] |= {"duplicates": 1_200, "held_back": 4}
+    text = Page(render_report(RunSummary(**summary), [])).text
+    for words in (
+        "2 files (.exe): the source's format does not read them",
+        "1 files (.log)",
+        "1,200 documents: a later one has the same id",
+        "4 deletions: they wait",
+        "3 chunks: longer than the model's window",
+    ):
+        assert words in text
+
+
+def test_nothing_in_the_report_reads_like_python(job):
+    job.write([*(document(number) for number in range(12)), b"not json"])
+    assert job.run() == 0
+    for text in (page(job).text, (job.folder / "report.html").read_text()):
+        assert not re.search(r"\{'|'\}|\['|None\b(?!\.)|\bTrue\b|datetime\(|UTC\+", text)
 
 
 def test_a_failed_run_is_reported_too_and_compared_with_the_last_ones(job):
