@@ -13,9 +13,20 @@ from pipeline.terminal.text import printable
 SCHEMA_FILE = ".semantic-ingest.schema.json"
 
 
-@app.command(epilog="Example: semantic-ingest init notes/ && semantic-ingest run notes.yaml")
+@app.command(
+    epilog="Examples: semantic-ingest init notes/ && semantic-ingest run notes.yaml; "
+    "semantic-ingest init env:DATABASE_URL --table articles"
+)
 def init(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or a folder of files.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URL",
+            help="A file, a folder of files, or a database: sqlite:///shop.db, or another URL of SQLAlchemy's; "
+            "one with a password as env:NAME.",
+        ),
+    ],
+    table: Annotated[str | None, typer.Option(help="Table of the database; by default its only one.")] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Where the config goes; - prints it.")
     ] = None,
@@ -26,7 +37,7 @@ def init(
     from pipeline.config.propose import propose, to_yaml
     from transforms import files
 
-    proposal = propose(path)
+    proposal = propose(path, table)
     text = to_yaml(proposal, f"./{SCHEMA_FILE}")
     if output == "-":
         print(text, end="")

@@ -56,14 +56,16 @@ def run(
 def _summary_rows(summary: "RunSummary") -> dict[str, str]:
     """What the table of a summary shows: heading -> value."""
     documents = summary.documents
-    counts = [f"{count:,} {name.replace('_', ' ')}" for name, count in documents.items() if count]
+    told_below = ("taken_over", "held_back")
+    counts = [f"{count:,} {name}" for name, count in documents.items() if count and name not in told_below]
     rows = {
         "documents": ", ".join(counts) or "none",
         "chunks": f"{summary.chunks:,} ({summary.embedded:,} embedded, {summary.reused:,} reused)",
         **extraction_rows(summary.to_json()["extraction"]),
         "tokens": f"{summary.tokens:,}",
         "truncated": f"{summary.truncated:,} chunks were cut at the model's window",
-        "time": f"{summary.seconds:.1f} s, {summary.tokens_per_second:,.0f} tokens/s while embedding",
+        "time": f"{summary.seconds:.1f} s"
+        + (f", {summary.tokens_per_second:,.0f} tokens/s while embedding" if summary.tokens else ""),
         "table": _version(summary.table_version),
         "index": _version(summary.index_version),
     }
@@ -83,7 +85,9 @@ def _summary_rows(summary: "RunSummary") -> dict[str, str]:
     if summary.failures_path:
         rows["failures"] = f"{counted(summary.failures_by_reason)}; each in {summary.failures_path}"
     if documents.get("taken_over"):
-        rows["taken over"] = f"{documents['taken_over']:,} documents were finished by a run that was stopped"
+        rows["taken over"] = (
+            f"{documents['taken_over']:,} of these documents were finished by a run that was stopped"
+        )
     if documents.get("held_back"):
         rows["held back"] = f"{documents['held_back']:,} deletions wait until the whole source can be read"
     return rows

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sqlite3
 import zipfile
 
 import pyarrow as pa
@@ -124,6 +125,10 @@ def mixed_folder(folder):
     (place / "b.md").write_text(f"# B\n\n{TEXTS[1]}\n")
     with zipfile.ZipFile(place / "c.zip", "w") as archive:
         archive.writestr("inside.txt", TEXTS[2])
+    # One of five cannot be read: that is listed, and the others are there.
+    (place / "d.pdf").write_bytes(b"%PDF-1.4 and then nothing")
+    (place / "e.txt").write_text(TEXTS[0])
+    (place / "f.exe").write_bytes(b"MZ\0\0" * 50)
     return place
 
 
@@ -146,7 +151,7 @@ def test_the_config_passes_check_and_run(tmp_path, monkeypatch, capsys, make):
     capsys.readouterr()
     assert main(["run", "run.yaml", "--quiet", "--format", "json"]) == 0, text
     summary = json.loads(capsys.readouterr().out)
-    assert summary["documents"]["failed"] == 0, text
+    assert summary["documents"]["failed"] == (make is mixed_folder), text
     assert summary["documents"]["added"] >= 3, text
     assert summary["chunks"] >= 3, text
 
@@ -170,3 +175,67 @@ def test_fields_are_seen_as_what_they_are(tmp_path, monkeypatch):
     assert config["mappings"]["properties"]["title"]["copy_to"] == ["semantic"]
     assert main(["init", "records.jsonl"]) == 1, "a config is not replaced"
     assert main(["init", "nowhere"]) == 1
+
+
+def shop(folder):
+    """A database with a key, a view without one, and a time of change."""
+    with sqlite3.connect(folder / "shop.db") as database:
+        database.execute(
+            "CREATE TABLE articles (sku INTEGER PRIMARY KEY, title TEXT, body TEXT, price REAL, modified TEXT)"
+        )
+        database.execute("CREATE VIEW cheap AS SELECT sku AS id, body FROM articles WHERE price < 3")
+        rows = [(n, f"Article {n}", TEXTS[n % 3], n + 0.5, f"2024-05-0{n + 1}T10:00:00") for n in range(6)]
+        database.executemany("INSERT INTO articles VALUES (?, ?, ?, ?, ?)", rows)
+    database.close()
+
+
+@pytest.mark.parametrize(("table", "id_", "documents"), [("articles", "sku", 6), ("cheap", "id", 3)])
+def test_a_table_of_a_database(tmp_path, monkeypatch, capsys, table, id_, documents):
+    shop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "sqlite:///shop.db", "--table", table]) == 0
+    assert ("`updated_at: modified`" in capsys.readouterr().out) == (table == "articles")
+    config = yaml.safe_load((tmp_path / f"{table}.yaml").read_text())
+    assert config["source"] == {"format": "sql", "url": "sqlite:///shop.db", "table": table, "id": id_}
+    assert config["mappings"]["properties"]["body"] == {"type": "text", "copy_to": ["semantic"]}
+    (tmp_path / f"{table}.yaml").write_text(
+        (tmp_path / f"{table}.yaml").read_text().replace(".minilm-l6-v2", ".hashing-dense")
+    )
+    assert main(["check", f"{table}.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["run", f"{table}.yaml", "--quiet", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents"]["added"] == documents
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sqlite:///shop.db"], "the database has 2 tables; name one with --table: articles, cheap"),
+        (["sqlite:///shop.db", "--table", "nothing"], "nothing"),
+        (["sqlite:///typo.db"], "[typo.db] does not exist"),
+        (["postgresql://me:secret@db/shop"], "the address holds a password"),
+        (["gopher://db/shop"], "gopher"),
+        (["env:NO_SUCH_DATABASE"], "NO_SUCH_DATABASE"),
+        (["shop.db", "--table", "articles"], "--table is for a database"),
+    ],
+)
+def test_a_database_that_cannot_be_looked_at(tmp_path, monkeypatch, capsys, arguments, message):
+    shop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "me:secret" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shop.db"], "nothing is made"
+
+
+def test_a_folder_of_documents_says_what_is_in_it(tmp_path, monkeypatch, capsys):
+    mixed_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "papers"]) == 0
+    said = capsys.readouterr().out
+    assert "6 files: 1 ." in said
+    config = yaml.safe_load((tmp_path / "papers.yaml").read_text())
+    assert config["source"] == {"format": "files", "path": "papers"}
+    assert config["failures"] == {"max_ratio": 0.2}
+    assert set(config["mappings"]["properties"]) == {"title", "content_type", "language", "text", "semantic"}

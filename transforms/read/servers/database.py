@@ -77,6 +77,39 @@ def check_database(source: SourceFormat) -> None:
         pass
 
 
+def list_tables(url: str) -> dict[str, list[str]]:
+    """The tables and views of a database: name -> the columns of its primary key.
+
+    Args:
+        url: SQLAlchemy's URL, or a reference to it.
+
+    Raises:
+        ConnectionFailed: it is no such URL, or the database does not answer.
+    """
+    with _connected(Connection(url)) as connection:
+        import sqlalchemy
+
+        found = sqlalchemy.inspect(connection)
+        tables = {
+            name: list(found.get_pk_constraint(name)["constrained_columns"])
+            for name in found.get_table_names()
+        }
+        return {**tables, **{name: [] for name in found.get_view_names()}}
+
+
+def first_rows(url: str, table: str, count: int) -> list[dict[str, Any]]:
+    """The first rows of a table.
+
+    Raises:
+        ConnectionFailed: there is no such table, or the database does not answer.
+    """
+    database = Connection(url, table=table)
+    with _connected(database) as connection:
+        statement = _selectable(connection, database, None).select().limit(count)
+        rows = [_json_values(_named(row)) for row in connection.execute(statement).mappings()]
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def _connection(source: SourceFormat) -> Connection:
     assert source.connection is not None
     return source.connection
@@ -91,16 +124,22 @@ def _failures(database: Connection) -> Any:
 @contextmanager
 def _rows(source: SourceFormat) -> Iterator[tuple["sqlalchemy.Connection", Any]]:
     """A connection, and the table or query as something to select from."""
+    database = _connection(source)
+    with _connected(database) as connection:
+        yield connection, _selectable(connection, database, source.id)
+
+
+@contextmanager
+def _connected(database: Connection) -> Iterator["sqlalchemy.Connection"]:
     try:
         import sqlalchemy
     except ImportError:
         raise missing_extra("sql", "sql") from None
-    database = _connection(source)
     url = secret(database.url)
     with failures_of("source.url", sqlalchemy.exc.ArgumentError, ImportError):
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     with _failures(database), engine.connect() as connection:
-        yield connection, _selectable(connection, database, source.id)
+        yield connection
 
 
 def _selectable(connection: "sqlalchemy.Connection", database: Connection, key: str | None) -> Any:
