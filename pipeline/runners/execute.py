@@ -6,8 +6,9 @@ The runner is always named: Beam's default one downloads a binary first.
 import functools
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def execute(
 
     runner = config.runner.model_copy(update={"workers": 1}) if small else config.runner
     pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
-    build(pipeline)
+    with _labels_as_written():
+        build(pipeline)
     try:
         state = _run_here(pipeline) if config.runner.name == "local" else _run_elsewhere(pipeline, on_start)
     except Exception as error:
@@ -80,6 +82,23 @@ def execute(
         raise original from None
     if state != "DONE":
         raise PipelineError(f"the {config.runner.name} runner ended in state {state}; nothing was published")
+
+
+@contextmanager
+def _labels_as_written() -> Iterator[None]:
+    """Build a graph in a notebook as anywhere else.
+
+    In IPython Beam puts the number of the cell before a graph's labels. For that it imports its own data frames, which
+    pandas 3 makes impossible: they ask for methods that it no longer has (`DataFrame.first`).
+    """
+    from apache_beam import pipeline
+
+    beams_own = pipeline.alter_label_if_ipython
+    pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+    try:
+        yield
+    finally:
+        pipeline.alter_label_if_ipython = beams_own
 
 
 def _run_here(pipeline: "beam.Pipeline") -> str:

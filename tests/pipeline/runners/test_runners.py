@@ -28,6 +28,7 @@ from support.paths import ROOT
 from support.small_run import SmallRun, document
 
 from models.local.engine.workers import CORES_VARIABLE, allocations
+from pipeline.config.load import load_config
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError
@@ -247,8 +248,11 @@ class StubbedDataflow:
 @pytest.fixture
 def dataflow(monkeypatch: pytest.MonkeyPatch) -> StubbedDataflow:
     """A job submitted to the stub: the embed graph on GPU workers."""
-    stub = StubbedDataflow(monkeypatch)
-    settings = config(DATAFLOW)
+    return submitted(config(DATAFLOW), StubbedDataflow(monkeypatch))
+
+
+def submitted(settings: RunConfig, stub: StubbedDataflow) -> StubbedDataflow:
+    """The stub, after the embed graph of a config came to it."""
     options = pipeline_options(settings.runner)
     pipeline = beam.Pipeline(runner=create_runner(settings.runner), options=options)
     run = RunContext("run-1", now(), "gs://acme/table/_runs/run-1")
@@ -260,6 +264,18 @@ def dataflow(monkeypatch: pytest.MonkeyPatch) -> StubbedDataflow:
     )
     pipeline.run()
     return stub
+
+
+def test_the_gallerys_config_becomes_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "run_configs" / "dataflow.yaml").read_text()
+    (tmp_path / "dataflow.yaml").write_text(
+        text.replace("BUCKET/tmp", "acme-temp/tmp").replace("PROJECT", "acme")
+    )
+    settings = load_config(str(tmp_path / "dataflow.yaml"))
+    check_runner(settings)
+    pools = submitted(settings, StubbedDataflow(monkeypatch)).jobs[0].proto.environment.worker_pools
+    assert pools[0].machine_type == "g2-standard-8"
+    assert pools[0].autoscaling_settings.max_num_workers == 8
 
 
 def test_dataflow_gets_a_job_with_the_image_and_the_hint_on_the_embed_stage_only(
