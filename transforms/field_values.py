@@ -75,24 +75,31 @@ def joined_values(source: Mapping[str, Any], name: str) -> str:
     return "\n".join(field_values(source, name))
 
 
-def values_at(source: Mapping[str, Any], name: str) -> Iterator[Any]:
+def values_at(source: Mapping[str, Any], name: str, null: Any = None) -> Iterator[Any]:
     """Yield the values of a plain field, whichever ways its name is written in, arrays laid out flat.
 
     So does Elasticsearch's document parser, which fills all fields but semantic_text ones.
+
+    Args:
+        source: the document.
+        name: the field's full dotted name.
+        null: what a null stands for; None leaves nulls out.
     """
     value = source.get(name) if "." not in name else None
     if isinstance(value, str):  # nearly always
         yield value
     else:
-        yield from _leaves(source, name.split("."))
+        yield from _leaves(source, name.split("."), null)
 
 
-def _leaves(value: Any, path: list[str]) -> Iterator[Any]:
+def _leaves(value: Any, path: list[str], null: Any) -> Iterator[Any]:
     if isinstance(value, list):
         for member in value:
-            yield from _leaves(member, path)
+            yield from _leaves(member, path, null)
     elif path:
         for step in _steps(value, path):
-            yield from _leaves(*step)
+            yield from _leaves(*step, null)
     elif value is not None:
         yield value
+    elif null is not None:
+        yield null

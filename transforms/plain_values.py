@@ -40,6 +40,7 @@ _BOUNDS = {
     "unsigned_long": (0, 2**64 - 1),
 }
 _LARGEST = {"half_float": 65_504.0, "float": 3.4028234663852886e38, "double": 1.7976931348623157e308}
+_LAST_MILLISECOND = 2**63 * 10**6
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,5})?", re.ASCII)
 
 
@@ -55,6 +56,10 @@ class PlainField:
         ignore_malformed: whether a value that does not fit is left out, instead of failing its document.
         sources: names of the fields whose values it has; those that ``copy_to`` it, and the parent of
             a multi-field, among them.
+        null_value: what filters find in place of a null.
+        ignore_above: length of the longest text that filters find.
+        scaling_factor: of a ``scaled_float``: filters know its values in steps of one by this.
+        constant: the one value of a ``constant_keyword``, which filters find in every document.
     """
 
     name: str
@@ -63,19 +68,28 @@ class PlainField:
     coerce: bool = True
     ignore_malformed: bool = False
     sources: tuple[str, ...] = ()
+    null_value: Any = None
+    ignore_above: int | None = None
+    scaling_factor: float | None = None
+    constant: Any = None
 
     @property
     def arrow_type(self) -> str:
         """Arrow type of one value."""
         return COLUMN_TYPES[self.type]
 
-    def values(self, source: Mapping[str, Any], name: str | None = None) -> Iterator[Any]:
+    def values(self, source: Mapping[str, Any], name: str | None = None, null: Any = None) -> Iterator[Any]:
         """Yield the values of the field in a document, in its type.
+
+        Args:
+            source: the document.
+            name: the field that holds them; the field itself by default.
+            null: what a null stands for; None leaves nulls out.
 
         Raises:
             ValueError: one does not fit, in a sentence that names the field.
         """
-        for value in values_at(source, name or self.name):
+        for value in values_at(source, name or self.name, null):
             try:
                 converted = self.convert(value)
             except (ValueError, OverflowError, InvalidOperation) as error:
@@ -112,14 +126,20 @@ class PlainField:
                 return None
             self._check_date(text)
         elif self.type == "ip":
-            _check_address(text)
+            plain_address(text)
+        elif self.constant is not None and text != self.constant:
+            raise ValueError(f"the mapping says [value: {self.constant}] for all documents")
         return text
 
     def _check_date(self, text: str) -> None:
         try:
-            parse_date(text, self.formats)
+            moment = parse_date(text, self.formats).first
         except ValueError:
             raise ValueError(f"it is no date of the format [{'||'.join(self.formats)}]") from None
+        if self.type == "date_nanos" and not 0 <= moment < 2**63:
+            raise ValueError("nanoseconds go from 1970 to 2262")
+        if abs(moment) >= _LAST_MILLISECOND:
+            raise ValueError("dates end with the year 292278994")
 
     def _number(self, value: Any) -> Decimal | None:
         if isinstance(value, bool):
@@ -158,11 +178,21 @@ class PlainField:
         return float(number)
 
 
-def _check_address(text: str) -> None:
+def plain_address(text: str) -> str:
+    """An IP address as it is compared; one of version 4 that is written as version 6 is of version 4.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("it is no IP address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise ValueError("an IP address has no zone")
+        address = address.ipv4_mapped or address
+    return str(address)
 
 
 def boolean(value: Any) -> bool:

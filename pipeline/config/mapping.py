@@ -63,6 +63,10 @@ class Property(BaseModel):
         format: formats of a date, `||` between them.
         coerce: whether a number may be written as text or with digits behind the point.
         ignore_malformed: whether a value that does not fit is left out, instead of failing its document.
+        null_value: what filters find in place of a null.
+        ignore_above: length of the longest text that filters find.
+        scaling_factor: of a scaled_float, whose values filters know in steps of one by this.
+        value: the one value of a constant_keyword.
         enabled: whether the fields of an object have a meaning at all.
     """
 
@@ -80,6 +84,10 @@ class Property(BaseModel):
     format: str | None = None
     coerce: bool = True
     ignore_malformed: bool = False
+    null_value: Any = None
+    ignore_above: int | None = None
+    scaling_factor: float | None = None
+    value: Any = None
     enabled: bool = True
 
     @model_validator(mode="before")
@@ -156,6 +164,8 @@ class Property(BaseModel):
             raise ValueError(f"[analyzer] belongs to type [text], not [{self.type}]")
         if self.properties and self.type not in ("object", "nested", "passthrough"):
             raise ValueError(f"only an object has [properties], not [{self.type}]")
+        if self.null_value is not None and self.type in COLUMN_TYPES:
+            _ = self.plain("null_value", ()).convert(self.null_value)
         for name, field in self.fields.items():
             if field.fields or field.properties or field.copy_to or field.type in ("object", "nested"):
                 raise ValueError(
@@ -171,7 +181,18 @@ class Property(BaseModel):
     def plain(self, name: str, sources: tuple[str, ...]) -> PlainField:
         """The field as one that has a column or a filter."""
         formats = tuple(self.format.split("||")) if self.format else DEFAULT_FORMATS
-        return PlainField(name, self.type, formats, self.coerce, self.ignore_malformed, sources)
+        return PlainField(
+            name,
+            self.type,
+            formats,
+            self.coerce,
+            self.ignore_malformed,
+            sources,
+            self.null_value,
+            self.ignore_above,
+            self.scaling_factor,
+            None if self.value is None or self.type != "constant_keyword" else str(self.value),
+        )
 
 
 class Mappings(BaseModel):

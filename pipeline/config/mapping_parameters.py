@@ -32,7 +32,6 @@ PARAMETERS = frozenset(
         *("eager_global_ordinals", "element_type", "enable_position_increments", "fielddata"),
         *(
             "fielddata_frequency_filter",
-            "ignore_above",
             "ignore_z_value",
             "include_in_parent",
             "include_in_root",
@@ -51,13 +50,12 @@ PARAMETERS = frozenset(
             "model_settings",
             "normalizer",
             "norms",
-            "null_value",
             "on_script_error",
             "orientation",
             "path",
         ),
         *("position_increment_gap", "positive_score_impact", "precision", "preserve_position_increments"),
-        *("preserve_separators", "priority", "relations", "scaling_factor", "script", "search_analyzer"),
+        *("preserve_separators", "priority", "relations", "script", "search_analyzer"),
         *(
             "search_quote_analyzer",
             "similarity",
@@ -67,7 +65,7 @@ PARAMETERS = frozenset(
             "subobjects",
         ),
         *("synthetic_source_keep", "term_vector", "time_series_dimension", "time_series_metric"),
-        *("time_series_dimensions", "tree", "tree_levels", "value"),
+        *("time_series_dimensions", "tree", "tree_levels"),
     }
 )
 """Parameters of field types that an existing mapping may hold and that change nothing here."""

@@ -98,6 +98,12 @@ def collect_changes(
 
     A document that failed keeps the row that it has.
 
+    Args:
+        planned: the run.
+        written: the finished parts.
+        failures: what failed of the work; what could not be read was never planned.
+        report: of the run.
+
     Raises:
         PipelineError: documents are unaccounted for.
     """

@@ -82,9 +82,10 @@ def run_pipeline(
             return finish(planned, publish(planned, Changes(), report), report)
         from pipeline.run.gates import pass_gates  # the gates search, which takes libraries of its own
 
-        written, failures = embed_work(planned, report)
+        written, failed = embed_work(planned, report)
         check_embeddings(planned, written)
-        changes = collect_changes(planned, written, failures, report)
+        changes = collect_changes(planned, written, failed, report)
+        failures = unreadable_failures(planned) + failed
         report.add(extraction=extraction_summary(planned))
         report_failures(planned, failures, report)
         pass_gates(planned, changes, failures, report)
@@ -102,7 +103,7 @@ def _with_workers(resolved: ResolvedConfig) -> ResolvedConfig:
 
 
 def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], list[Failure]]:
-    """Chunk and embed what the plan asks for; returns the finished parts and everything that failed."""
+    """Chunk and embed what the plan asks for; returns the finished parts and what of it failed."""
     from pipeline.run import graph  # with Beam, which a run without work does not want
 
     splits = write_work(planned)
@@ -125,7 +126,7 @@ def embed_work(planned: PlannedRun, report: RunReport) -> tuple[list[PartFile], 
     parts = [PartFile(**record) for record in read_records(graph.parts_path(run))]
     failures = [Failure(**record) for record in read_records(graph.failures_path(run))]
     report.add(**work_of(parts))
-    return parts, unreadable_failures(planned) + failures
+    return parts, failures
 
 
 def finish(planned: PlannedRun, version: int | None, report: RunReport) -> RunSummary:

@@ -1,8 +1,9 @@
 """The values of one field of an index, and how filters compare them, by the rules of the field's type."""
 
 import ipaddress
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
@@ -17,11 +18,11 @@ from pipeline.errors import PipelineError, did_you_mean
 from pipeline.search.open_index import Bools, SearchIndex
 from transforms.dates import Moment, date_math
 from transforms.index.filter_values import MILLISECOND
-from transforms.plain_values import PlainField, boolean
+from transforms.plain_values import PlainField, boolean, plain_address
 
 _COMPARE = {"gt": pc.greater, "gte": pc.greater_equal, "lt": pc.less, "lte": pc.less_equal}
 _INTEGERS = ("long", "integer", "short", "byte", "unsigned_long")
-_FLOATS = {"float": "float32", "half_float": "float16", "double": "float64", "scaled_float": "float64"}
+_FLOATS = {"float": "float32", "half_float": "float16", "double": "float64"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ class FilterColumn:
                 return [int(number)] if number == int(number) and _fits(number, self.values.type) else []
             if self.field.type in _FLOATS:
                 return [float(np.dtype(_FLOATS[self.field.type]).type(float(_number(value))))]
+            if self.field.type == "scaled_float":
+                return [self._scaled(value, lambda steps: math.floor(steps + Decimal("0.5")))]
             if self.field.type == "ip":
-                return [str(ipaddress.ip_address(value))]
+                return [plain_address(str(value))]
         except (ValueError, InvalidOperation, OverflowError, TypeError) as error:
             self._refuse(value, error)
         return [value if isinstance(value, str) else java_string(value)]
@@ -126,7 +129,7 @@ class FilterColumn:
             if self.field.type in ("date", "date_nanos"):
                 return self._date_limit(name, bound, format, zone)
             if self.field.type == "ip":
-                network = ipaddress.ip_network(bound, strict=False)
+                network = ipaddress.ip_network(str(bound), strict=False)
                 return _address(network[-1] if name in ("lte", "gt") else network[0])
             if self.field.type in _INTEGERS:
                 number = _number(bound)
@@ -136,11 +139,19 @@ class FilterColumn:
                 return int(number.to_integral_value(ROUND_CEILING if name in ("gte", "lt") else ROUND_FLOOR))
             if self.field.type in _FLOATS:
                 return float(np.dtype(_FLOATS[self.field.type]).type(float(_number(bound))))
+            if self.field.type == "scaled_float":
+                towards = math.ceil if name in ("gte", "lt") else math.floor
+                return self._scaled(bound, towards)
             if self.field.type == "boolean":
                 return boolean(bound)
         except (ValueError, InvalidOperation, OverflowError, TypeError) as error:
             self._refuse(bound, error)
         return bound if isinstance(bound, str) else java_string(bound)
+
+    def _scaled(self, value: Any, rounded: Callable[[Decimal], int]) -> float:
+        """A number in the steps of a ``scaled_float``; as decimals, for the doubles 0.29 and 100 make less than 29."""
+        number, factor = float(_number(value)), self.field.scaling_factor
+        return number if factor is None else rounded(Decimal(repr(number)) * Decimal(repr(factor))) / factor
 
     def _date_limit(self, name: str, bound: Any, format: str | None, zone: str | None) -> int:
         """A date stands for its whole day, month or year: ``gte`` and ``lt`` mean its beginning, the others the end."""

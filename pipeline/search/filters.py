@@ -101,12 +101,20 @@ def _bool(index: SearchIndex, body: Filter) -> Bools:
         result &= ~mask
     should = masks("should")
     # As in Elasticsearch: beside other clauses, `should` only adds to a score, and a filter has none.
-    least = body.get("minimum_should_match", 0 if required else 1)
-    if not str(least).isdigit():
-        raise PipelineError(f"[minimum_should_match] takes a number, not {_shown(least)}")
-    if should:
-        result &= np.sum(should, axis=0) >= int(least)
+    least = _least(body.get("minimum_should_match", 1 if should and not required else 0), len(should))
+    result &= np.sum(should, axis=0, initial=0) >= least if should else least == 0
     return result
+
+
+def _least(asked: Any, clauses: int) -> int:
+    """How many clauses must match: a number, a share in percent, or, where it is negative, how many need not."""
+    match = re.fullmatch(r"(-?\d{1,9})(%?)", str(asked))
+    if match is None:
+        raise PipelineError(f"[minimum_should_match] takes a number or a percentage, not {_shown(asked)}")
+    count = int(match[1])
+    if match[2]:
+        count = int(clauses * abs(count) / 100) * (-1 if count < 0 else 1)
+    return max(0, clauses + count if match[1].startswith("-") else count)
 
 
 def _field(index: SearchIndex, kind: str, body: Filter) -> tuple[FilterColumn, Any]:
@@ -120,6 +128,9 @@ def _field(index: SearchIndex, kind: str, body: Filter) -> tuple[FilterColumn, A
 def _term(index: SearchIndex, body: Filter) -> Bools:
     column, wanted = _field(index, "term", body)
     if isinstance(wanted, Mapping):
+        unknown = set(wanted) - {"value", "boost", "_name"}
+        if unknown:
+            raise PipelineError(f"[term] of [{column.name}] has no [{sorted(unknown)[0]}]; it takes a value")
         wanted = wanted.get("value")
     if isinstance(wanted, list | Mapping) or wanted is None:
         raise PipelineError(

@@ -180,3 +180,23 @@ def main(count: int, seed: int, every: int) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 10))
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """The content with bytes flipped, cut out, doubled, or overwritten, or with its end missing."""
+    damaged = bytearray(content)
+    for _ in range(draw.randint(1, 20)):
+        place = draw.randrange(max(1, len(damaged)))
+        length = draw.randint(1, 64)
+        kind = draw.randrange(5)
+        if kind == 0:
+            damaged[place : place + 1] = bytes([draw.randrange(256)])
+        elif kind == 1:
+            del damaged[place : place + length]
+        elif kind == 2:
+            damaged[place:place] = damaged[place : place + length]
+        elif kind == 3:
+            damaged[place : place + length] = draw.randbytes(length)
+        elif draw.random() < 0.1:
+            del damaged[place:]
+    return bytes(damaged)

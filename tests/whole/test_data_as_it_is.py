@@ -125,6 +125,10 @@ def test_dates_are_read_by_their_format_and_rounded_as_elasticsearch_does(tmp_pa
         ({"score": 1e39}, "out of range"),
         ({"meta": "text"}, "object mapping for [meta] tried to parse field [meta] as object"),
         ({"flag": "yes"}, "only true and false are allowed"),
+        ({"nanos": "1969-12-31"}, "nanoseconds go from 1970 to 2262"),
+        ({"day": "+999999999"}, "dates end with the year 292278994"),
+        ({"ip": "fe80::1%eth0"}, "an IP address has no zone"),
+        ({"kind": "metrics"}, "the mapping says [value: logs] for all documents"),
     ],
 )
 def test_what_elasticsearch_refuses_is_a_failure_of_its_document(tmp_path, capsys, document, message):
@@ -135,6 +139,9 @@ def test_what_elasticsearch_refuses_is_a_failure_of_its_document(tmp_path, capsy
         year={"type": "integer"},
         score={"type": "float"},
         flag={"type": "boolean"},
+        nanos={"type": "date_nanos"},
+        ip={"type": "ip"},
+        kind={"type": "constant_keyword", "value": "logs"},
         meta={"properties": {"by": {"type": "keyword"}}},
     )
     assert job.run("--set", "failures.max_ratio=0.4") == 4
@@ -271,13 +278,17 @@ def test_files_that_cannot_be_read_cost_themselves(tmp_path, capsys):
 def test_documents_are_accounted_for(tmp_path):
     documents = [{"_id": n % 40, "text": f"one {n}", "gone": n % 10 == 0} for n in range(60)]
     data = "".join(json.dumps(document) + "\n" for document in documents).encode()
-    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(data + b"not json\n" + b'{"text": "no id"}\n'))
+    unclear = b'{"_id": 5, "text": "of an id that another document has", "gone": "perhaps"}\n'
+    (tmp_path / "in.jsonl.gz").write_bytes(
+        gzip.compress(data + b"not json\n" + b'{"text": "no id"}\n' + unclear)
+    )
     job = Job(tmp_path, tmp_path / "in.jsonl.gz")
     assert job.run("--set", "failures.max_ratio=1", deleted="gone") == 0
     counts = job.summary["documents"]
     deleted = 40 - len(job.rows())
-    assert len(job.rows()) + counts["failed"] + counts["duplicates"] + deleted == 62
-    assert counts["failed"] == 2
+    assert len(job.rows()) + counts["failed"] + counts["duplicates"] + deleted == 63
+    assert counts["failed"] == 3
+    assert "5" in job.rows()
 
 
 def test_a_key_twice_in_a_config_is_an_error_with_both_lines(tmp_path, capsys):

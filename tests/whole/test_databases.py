@@ -59,6 +59,15 @@ def small_run(tmp_path: Path, **source: object) -> SmallRun:
     return run
 
 
+@pytest.mark.parametrize("updated_at", [None, "changed"])
+def test_a_mark_of_deletion_is_read_as_what_it_says(tmp_path, rows, updated_at):
+    rows.execute("ALTER TABLE articles ADD COLUMN gone TEXT")
+    rows.execute("UPDATE articles SET gone = CASE id WHEN 3 THEN 'true' WHEN 4 THEN '0' ELSE 'false' END")
+    run = small_run(tmp_path, table="articles", updated_at=updated_at, deleted="gone")
+    assert run.run() == 0
+    assert sorted(run.rows(), key=int) == ["0", "1", "2", "4", "5", "6", "7", "8", "9"]
+
+
 def counts(run: SmallRun) -> dict[str, int]:
     return {name: count for name, count in run.summary["documents"].items() if count}
 

@@ -1,6 +1,6 @@
 """What an index holds of the fields that filters use: all values of a document, in a form that compares."""
 
-import ipaddress
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.dates import parse_date
-from transforms.plain_values import PlainField
+from transforms.plain_values import PlainField, plain_address
 
 _TYPES = {
     "boolean": pa.bool_(),
@@ -27,12 +27,16 @@ def filter_type(type_: str) -> pa.DataType:
 
 def filter_values(field: PlainField, source: Mapping[str, Any]) -> list[Any]:
     """All values of a field in a document; what does not fit was left out when the document was read."""
+    if field.constant is not None:
+        return [field.constant]
     found = []
     for name in field.sources or (field.name,):
         try:
-            found += [filter_value(field, value) for value in field.values(source, name)]
+            found += [filter_value(field, value) for value in field.values(source, name, field.null_value)]
         except ValueError:
             continue
+    if field.ignore_above is not None:
+        found = [value for value in found if not isinstance(value, str) or len(value) <= field.ignore_above]
     return found
 
 
@@ -43,7 +47,10 @@ def filter_value(field: PlainField, value: Any) -> Any:
     if field.type == "date_nanos":
         return parse_date(value, field.formats).first
     if field.type == "ip":
-        return str(ipaddress.ip_address(value))
+        return plain_address(value)
+    if field.type == "scaled_float":
+        factor = field.scaling_factor
+        return value if factor is None else math.floor(value * factor + 0.5) / factor
     if field.type in ("float", "half_float"):
         return float(np.float32(value) if field.type == "float" else np.float16(value))
     return value

@@ -106,7 +106,15 @@ def json_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
             if isinstance(found, BadDocumentError):
                 yield number, BadDocumentError(f"line {line + 1}: {found}", found.stands_for)
             else:
-                yield number, json_object(found, place)
+                document = json_object(found, place)
+                if isinstance(document, BadDocumentError) and _may_be_several(found, source.id):
+                    document.stands_for = "unknown"
+                yield number, document
+
+
+def _may_be_several(text: bytes, id_field: str | None) -> bool:
+    """Whether what is no JSON may be several documents, between which brackets or quotes were lost."""
+    return id_field is None or text.count(b'"%b"' % id_field.encode()) > 1
 
 
 def _documents(handle: IO[bytes], limit: int) -> Iterator[tuple[int, bytes | BadDocumentError]]:

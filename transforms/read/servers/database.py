@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 ROWS_AT_ONCE = 1_000
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def database_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
@@ -60,8 +62,10 @@ def fetch_rows(piece: Piece, source: SourceFormat, ids: list[str]) -> Iterator[R
         with _failures(database):
             first = engine_connection.execute(sqlalchemy.select(key).limit(1)).scalar()
             for batch in in_batches(ids):
-                keys = [int(one) for one in batch] if isinstance(first, int) else batch
-                wanted = key if isinstance(first, int | str) else sqlalchemy.cast(key, sqlalchemy.String)
+                whole = isinstance(first, int) and all(_WHOLE.fullmatch(one) for one in batch)
+                keys = [int(one) for one in batch] if whole else batch
+                # SQLite lets one key be a number and the next a text.
+                wanted = key if whole or isinstance(first, str) else sqlalchemy.cast(key, sqlalchemy.String)
                 result = engine_connection.execute(sqlalchemy.select(rows).where(wanted.in_(keys)))
                 for number, row in enumerate(result.mappings()):
                     yield number, _versioned(_named(row), piece, source)
@@ -179,7 +183,7 @@ def _sketched(
     except BadDocumentError as error:
         return error
     digest = version_hash(document_id, row[str(database.updated_at)]) + VERSION_HASH
-    deleted = {database.deleted: bool(row[database.deleted])} if database.deleted else {}
+    deleted = {database.deleted: _plain(row[database.deleted])} if database.deleted else {}
     return Document(document_id, deleted, digest, Location(piece.path, number + 1))
 
 
