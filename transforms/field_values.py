@@ -29,6 +29,11 @@ def field_values(source: Mapping[str, Any], name: str) -> list[str]:
     return [_as_text(member, name) for member in (value if isinstance(value, list) else [value])]
 
 
+def raw_value(source: Mapping[str, Any], name: str) -> Any:
+    """What a document holds under a field's full dotted name, as it stands; None where it has nothing."""
+    return _extract(source, name.split("."))
+
+
 def _extract(value: Any, path: list[str]) -> Any:
     """Follow `path` through objects and arrays of objects, to the first way of writing it that leads somewhere.
 

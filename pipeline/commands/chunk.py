@@ -49,7 +49,11 @@ def chunk(
         if file is None:
             count_tokens = model.count_tokens if model else None
             if refused := chunk_lines(sys.stdin.buffer, sys.stdout.buffer, chosen, count_tokens):
-                raise PipelineError(f"{refused:,} of the lines were refused; their answers say why")
+                raise PipelineError(
+                    "one line was refused; its answer says why"
+                    if refused == 1
+                    else f"{refused:,} lines were refused; their answers say why"
+                )
         else:
             _show(_read_text(file), chosen, model)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """The command `search`: one query shown with its hits, or a file of queries as JSON lines."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,11 +74,12 @@ def search(
         explain,
     )
     opened = SearchIndex(index_path(index, overrides))
+    names = [name.strip() for name in fields.split(",")] if fields else []
+    shown = Shown(start, tuple(names), source)
     if query is not None and queries is None:
-        names = fields.split(",") if fields else []
-        _answer(opened, query, options, output, Shown(start, tuple(names), source))
+        _answer(opened, query, options, output, shown)
     elif queries is not None and query is None:
-        _answer_file(opened, queries, options)
+        _answer_file(opened, queries, options, shown)
     else:
         raise PipelineError("search takes a QUERY, or a file of queries with --queries")
 
@@ -90,14 +92,14 @@ def _weights(text: str) -> Mapping[str, float]:
         raise PipelineError(f"--weights [{text}] is not of the form bm25=1,sparse=1,dense=1") from None
 
 
-def _answer_file(index: "SearchIndex", file: str, options: "SearchOptions") -> None:
+def _answer_file(index: "SearchIndex", file: str, options: "SearchOptions", shown: "Shown") -> None:
     """Print a JSON line for each query of a file."""
     from pipeline.evaluation.judgements import load_queries
     from pipeline.search.search import search_many
 
     queries = load_queries(file)
     for name, hits in zip(queries, search_many(index, list(queries.values()), options), strict=True):
-        print_json({"query_id": name, "hits": [hit.to_json() for hit in hits]}, indent=None)
+        print_json({"query_id": name, "hits": shown.hits(index, hits[shown.start :])}, indent=None)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,20 @@ class Shown:
 
     def of(self, source: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a document that were asked for."""
+        from transforms.field_values import raw_value
+
         shown: dict[str, Any] = {"_source": dict(source)} if self.source else {}
         if self.fields:
-            shown["fields"] = {name: source.get(name) for name in self.fields}
+            shown["fields"] = {name: raw_value(source, name) for name in self.fields}
         return shown
+
+    def hits(self, index: "SearchIndex", hits: Sequence["Hit"]) -> list[dict[str, Any]]:
+        """Hits as JSON, with the fields that were asked for."""
+        from pipeline.search.sources import read_sources
+
+        is_asked = self.source or bool(self.fields)
+        sources = read_sources(index, [hit.id for hit in hits]) if is_asked else {}
+        return [{**hit.to_json(), **(self.of(sources.get(hit.id, {})) if is_asked else {})} for hit in hits]
 
 
 def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: str, shown: Shown) -> None:
@@ -127,14 +139,12 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
     from pipeline.search.sources import read_sources, title_of
 
     hits = search(index, query, options)[shown.start :]
-    is_asked = shown.source or bool(shown.fields)
-    sources = read_sources(index, [hit.id for hit in hits]) if is_asked or output != "json" else {}
     if output == "json":
-        found = [{**hit.to_json(), **shown.of(sources.get(hit.id, {}))} for hit in hits] if is_asked else None
-        print_json({"hits": found if is_asked else [hit.to_json() for hit in hits]}, indent=None)
+        print_json({"hits": shown.hits(index, hits)}, indent=None)
         return
     from rich.text import Text
 
+    sources = read_sources(index, [hit.id for hit in hits])
     rows = []
     for rank, hit in enumerate(hits, shown.start + 1):
         source = sources.get(hit.id, {})
@@ -162,7 +172,7 @@ def _best_chunk(
     start, end = snippet(len(whole), spans, SHOWN_CHARACTERS)
     shown = Text("…" if start else "") + whole[start:end] + ("…" if end < len(whole) else "")
     for name, value in fields.items():
-        shown.append(printable(f"\n{name}: {str(value)[:SHOWN_CHARACTERS]}"), style="dim")
+        shown.append("\n" + one_line(f"{name}: {_shown_value(value)}"), style="dim")
     if hit.chunk.page is not None:
         shown.append(f"\npage {hit.chunk.page}", style="dim")
     for name, matches in hit.explanation.items():
@@ -170,3 +180,15 @@ def _best_chunk(
             tokens = (f"{match.token} {match.score:.3g}" for match in matches[:SHOWN_TOKENS])
             shown.append("\n" + one_line(f"{name}: {', '.join(tokens)}"), style="dim")
     return shown
+
+
+def _shown_value(value: Any) -> str:
+    """A value of a document as one line: a text as it stands, everything else as JSON."""
+    shown = (
+        "–"
+        if value is None
+        else value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
+    return shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"

@@ -62,3 +62,18 @@ ENDPOINTS = [".minilm-l6-v2", ".splade-tiny", ".hashing-dense", ".hashing-sparse
 )
 def test_did_you_mean(word, meant):
     assert did_you_mean(word, ENDPOINTS) == (f"; did you mean [{meant}]?" if meant else "")
+
+
+def test_a_run_says_what_it_did_and_nothing_else(tmp_path):
+    """No warnings of libraries, no padded lines; both files that tell more are named."""
+    lines = "".join(f'{{"_id": "d{n}", "text": "The red fox jumps over dog {n}."}}\n' for n in range(20))
+    (tmp_path / "corpus.jsonl").write_text(lines)
+    assert start(tmp_path, "init", "corpus.jsonl", "-o", "run.yaml").returncode == 0
+    config = (tmp_path / "run.yaml").read_text().replace(".minilm-l6-v2", ".hashing-dense")
+    (tmp_path / "run.yaml").write_text(config)
+    done = start(tmp_path, "run", "run.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "out/corpus/report.html, out/corpus/run.json" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
+    assert done.stdout.startswith("documents ")

@@ -193,3 +193,11 @@ def test_a_closed_pipe_is_no_error(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 0
+
+
+def test_a_refused_line_is_an_exit_code(monkeypatch, capfd):
+    feed(monkeypatch, b'{"id": "1", "text": "One."}\nno json\n{"id": "3", "text": "Three."}\n')
+    assert main(["chunk"]) == 1
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 3, "every line has its answer"
+    assert "one line was refused; its answer says why" in err

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.small_run import SmallRun, document
 
+from pipeline.__main__ import main
 from pipeline.search.sources import snippet, title_of
 
 
@@ -45,4 +46,28 @@ def test_fields_source_and_pages_of_hits(tmp_path, capsys):
     later = json.loads(found("--format", "json", "--from", "2", "--k", "2"))["hits"]
     assert [hit["_id"] for hit in later] == [hit["_id"] for hit in hits[2:]]
     assert "_source" not in later[0]
-    assert "Title 3" in found("--k", "1")
+    shown = found("--k", "1", "--fields", "year,none.such")
+    assert "Title 3" in shown
+    assert "year: 2003" in shown
+    assert "none.such: –" in shown
+    queries = tmp_path / "queries.tsv"
+    queries.write_text("q\tEdition of document 3\n")
+    argv = ["search", str(job.config_path), "--queries", str(queries), "--mode", "bm25"]
+    assert main([*argv, "--from", "2", "--k", "2", "--fields", "year"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [hit["_id"] for hit in answer["hits"]] == [hit["_id"] for hit in hits[2:]]
+    assert set(answer["hits"][0]["fields"]) == {"year"}
+
+
+def test_fields_are_shown_as_json_not_as_python(tmp_path, capsys):
+    job = SmallRun(tmp_path)
+    job.write([{**document(1), "tags": ["a", "b"], "meta": {"lang": "en", "draft": True}}])
+    assert job.run("--quiet") == 0
+    capsys.readouterr()
+    fields = ("--fields", "tags,meta,meta.lang", "--mode", "bm25")
+    assert job.run("fox", *fields, command="search") == 0
+    shown = capsys.readouterr().out
+    for line in ('tags: ["a", "b"]', 'meta: {"lang": "en", "draft": true}', "meta.lang: en"):
+        assert line in shown
+    assert job.run("fox", "--source", "--mode", "bm25", command="search") == 0
+    assert "'" not in capsys.readouterr().out
