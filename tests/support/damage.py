@@ -1,7 +1,7 @@
 """Flip single bits in the files of a published table and its index, and see what becomes of them.
 
 As a script: ``python -m support.damage FLIPS SEED [EVERY]`` with ``tests`` on the path; every EVERYth flip is also
-repaired. It prints what was found, and exits with 1 where damage went unnoticed.
+healed, in turn by each of `WAYS`. It prints what was found, and exits with 1 where damage went unnoticed.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deltalake import DeltaTable
 from support.small_run import SmallRun, document
@@ -77,7 +78,7 @@ def apply(job: SmallRun, flip: Flip) -> None:
     path.write_bytes(bytes(content))
 
 
-def data_of(job: SmallRun):
+def data_of(job: SmallRun) -> Any:
     """What a reader that checks nothing gets of the table: rows by id; a word where it cannot be read."""
     try:
         return job.rows()
@@ -108,30 +109,74 @@ def command(job: SmallRun, *arguments: str) -> str:
         return f"TRACEBACK {traceback.format_exc()[-600:]}"
 
 
-def trial(job: SmallRun, flip: Flip, *, repair: bool) -> list[str]:
-    """Flip a bit in a copy of a run's folder; returns what went wrong, nothing where damage is found or harmless."""
+WAYS = ("repair", "run", "night")
+"""Ways to go on after a flip: `verify --repair`; a run with nothing to do, then that; a run over a source in which a
+document of every part has changed, then that."""
+
+
+def trial(job: SmallRun, flip: Flip, way: str = "") -> list[str]:
+    """Flip a bit in a copy of a run's folder and go on in one of `WAYS`, or only look where it is empty.
+
+    Returns:
+        What went wrong; nothing where damage is found or harmless, and healed where the source can heal it.
+    """
     rows, hits = data_of(job), hits_of(job)
     kept = job.folder.with_name("kept")
     shutil.copytree(job.folder, kept)
     try:
         apply(job, flip)
-        changed, wrong = data_of(job) != rows, []
-        found = hits_of(job)
-        for mode, answer in found.items():
-            if answer != hits[mode] and not answer.startswith("refused: "):
-                wrong.append(f"search {mode} answered {answer[:300]}")
-        checked = command(job, "verify")
-        if checked not in ("0", "1") or (changed and checked == "0"):
-            wrong.append(f"verify: {checked}, though data is {'changed' if changed else 'the same'}")
-        if repair:
-            wrong += _repaired(job, flip, rows, hits, checked)
+        changed = data_of(job) != rows
+        wrong = _unnoticed(job, hits, changed)
+        if way == "run":
+            wrong += _after_a_run(job, flip, rows, hits)
+        elif way == "night":
+            job.write(later_night())
+            rows, hits = _as_if_nothing(kept), {}
+            wrong += _after_a_run(job, flip, rows, hits)
+        if way:
+            wrong += _repaired(job, flip, rows, hits)
         return wrong
     finally:
         shutil.rmtree(job.folder)
         kept.rename(job.folder)
 
 
-def _repaired(job: SmallRun, flip: Flip, rows, hits, checked: str) -> list[str]:
+def _unnoticed(job: SmallRun, hits: dict[str, str], changed: bool) -> list[str]:
+    """What searches and `verify` do not notice of a flip."""
+    wrong = _wrong_answers(job, hits)
+    checked = command(job, "verify")
+    if checked not in ("0", "1") or (changed and checked == "0"):
+        wrong.append(f"verify: {checked}, though data is {'changed' if changed else 'the same'}")
+    return wrong
+
+
+def _wrong_answers(job: SmallRun, hits: dict[str, str]) -> list[str]:
+    found = hits_of(job)
+    return [
+        f"search {mode} answered {found[mode][:300]}"
+        for mode, answer in hits.items()
+        if found[mode] != answer and not found[mode].startswith("refused: ")
+    ]
+
+
+def _after_a_run(job: SmallRun, flip: Flip, rows: Any, hits: dict[str, str]) -> list[str]:
+    """A run mends what it meets, or ends in a sentence; what it does not look at `verify` still finds."""
+    code = command(job, "run", "--quiet")
+    if code not in ("0", "1"):
+        return [f"run: {code}"]
+    wrong = _wrong_answers(job, hits)
+    if (
+        code == "0"
+        and flip.path.startswith("index/")
+        and any("refused" in one for one in hits_of(job).values())
+    ):
+        wrong.append("a run left the index damaged")
+    if code == "0" and data_of(job) != rows and command(job, "verify") != "1":
+        wrong.append("after a run the table has other rows, and verify finds nothing")
+    return wrong
+
+
+def _repaired(job: SmallRun, flip: Flip, rows: Any, hits: dict[str, str]) -> list[str]:
     is_log = "_delta_log" in flip.path
     code = command(job, "verify", "--repair")
     if code.startswith("TRACEBACK") or (code != "0" and not is_log):
@@ -141,9 +186,24 @@ def _repaired(job: SmallRun, flip: Flip, rows, hits, checked: str) -> list[str]:
     wrong = []
     if data_of(job) != rows:
         wrong.append("the repaired table has other rows")
-    if hits_of(job) != hits:
+    if hits and hits_of(job) != hits:
         wrong.append("the repaired index gives other hits")
     return wrong
+
+
+def later_night() -> list[dict[str, Any]]:
+    """A source in which every part's documents have changed in one place."""
+    return [document(number, 9 if number % 4 == 1 else int(number < 3)) for number in range(25)]
+
+
+def _as_if_nothing(kept: Path) -> Any:
+    """The rows that a run over `later_night` makes of a table that nothing happened to."""
+    changed = SmallRun(kept.with_name("undisturbed"))
+    if not changed.folder.exists():
+        changed.folder.mkdir()
+        changed.write(later_night())
+        assert command(changed, "run", "--quiet") == "0"
+    return data_of(changed)
 
 
 def small_table(folder: Path) -> SmallRun:
@@ -165,11 +225,11 @@ def main(count: int, seed: int, every: int) -> int:
             job = small_table(Path(folder) / "run")
         tally: Counter[str] = Counter()
         for number, flip in enumerate(flips(job, count, seed)):
-            wrong = trial(job, flip, repair=number % every == 0)
+            wrong = trial(job, flip, WAYS[number // every % 3] if number % every == 0 else "")
             tally[
                 "wrong" if wrong else "right", flip.path.split("/")[0 if "part-" not in flip.path else 1][:5]
             ] += 1
-            tally["repaired"] += number % every == 0
+            tally["healed"] += number % every == 0
             for one in wrong:
                 print(flip, one, flush=True)
             if number % 50 == 49:
