@@ -1,6 +1,9 @@
 """Bounds of every exchange: a service that answers in any wrong way costs a sentence, not time or memory."""
 
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import os
+import time
+from pathlib import Path
 
 import pytest
 from support.misbehaving import MODES, misbehaving_service, url_of
@@ -12,6 +15,14 @@ from models.remote.model import remote_model
 
 SECRET = "sk-planted-4711-transport"
 
+TIMEOUT = 1.0
+"""Seconds that an exchange may take; nothing of what the service does may double them."""
+
+LOAD = 3.0
+"""Seconds that a busy machine may add; a mode that knows no deadline goes on for sixty."""
+
+MEMORY = 64 << 20
+
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch):
@@ -21,10 +32,10 @@ def planted(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-def embed(url, timeout=0.4):
+def embed(url, timeout=TIMEOUT, attempts=2):
     settings = {"api_key": "env:PLANTED", "model_id": "m", "url": url}
     endpoint = parse_endpoint("remote", {"service": "openai", "service_settings": settings}, "text_embedding")
-    policy = Policy(timeout=timeout, attempts=2, first_wait=0.01, max_wait=0.02)
+    policy = Policy(timeout=timeout, attempts=attempts, first_wait=0.01, max_wait=0.02)
     embedder = remote_model(endpoint, policy).load()
     try:
         return embedder.embed(["text"], "ingest")
@@ -34,15 +45,46 @@ def embed(url, timeout=0.4):
 
 def outcome(url):
     try:
-        embed(url)
+        embed(url, attempts=1)
     except InferenceError as error:
         return error.reason
     return "embeddings"
 
 
-def test_every_misbehaviour_ends_in_a_sentence():
-    with misbehaving_service() as base, ThreadPoolExecutor(8) as pool:
-        said = dict(zip(MODES, pool.map(outcome, (url_of(base, name) for name in MODES)), strict=True))
+def measured(base, names, answers):
+    """What each mode ends with, in how many seconds, and by how much this process grew beyond what it had."""
+    os.environ["PLANTED"] = SECRET
+    for name in names:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before, begun = memory("VmRSS"), time.monotonic()
+        reason = outcome(url_of(base, name))
+        answers.put((name, reason, time.monotonic() - begun, memory("VmHWM") - before))
+
+
+def memory(name):
+    """A line of this process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.fixture(scope="module")
+def misbehaviours():
+    """Each mode's sentence, seconds and bytes, measured in processes of their own, away from the service."""
+    context = multiprocessing.get_context("spawn")
+    answers, names = context.Queue(), list(MODES)
+    with misbehaving_service() as base:
+        clients = [
+            context.Process(target=measured, args=(base, names[first::4], answers), daemon=True)
+            for first in range(4)
+        ]
+        for client in clients:
+            client.start()
+        found = [answers.get(timeout=240) for _ in names]
+    return {name: rest for name, *rest in found}
+
+
+def test_every_misbehaviour_ends_in_a_sentence(misbehaviours):
+    said = {name: reason for name, (reason, _, _) in misbehaviours.items()}
     assert len(MODES) >= 60
     assert [name for name, reason in said.items() if reason == "embeddings"] == []
     assert [name for name, reason in said.items() if len(reason) > 800] == []
@@ -57,6 +99,12 @@ def test_every_misbehaviour_ends_in_a_sentence():
     assert all("is larger than" in said[name] or "did not answer" in said[name] for name in endless)
     assert "Content-Encoding is [gzip, gzip]" in said["gzip of gzip"]
     assert "Content-Encoding is [gzip, gzip]" in said["gzip in two headers"]
+
+
+def test_no_misbehaviour_costs_more_than_twice_the_timeout_and_64_megabytes(misbehaviours):
+    late = {name: s for name, (_, s, _) in misbehaviours.items() if s > 2 * TIMEOUT + LOAD}
+    large = {name: grown for name, (_, _, grown) in misbehaviours.items() if grown > MEMORY}
+    assert (late, large) == ({}, {})
 
 
 @pytest.mark.parametrize(
