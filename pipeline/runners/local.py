@@ -10,6 +10,7 @@ from models.local.device import gpu_count
 from models.local.engine.workers import CORES_VARIABLE, usable_cores
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.runners.runner import Runner
+from transforms.parent import LAUNCHER_VARIABLE
 
 
 def _create(workers: int) -> Any:
@@ -24,7 +25,8 @@ def _create(workers: int) -> Any:
 def worker_command(workers: int) -> str:
     """Shell command of a local worker process; it takes its share of the cores instead of all of them."""
     cores = os.environ.get(CORES_VARIABLE) or str(max(1, usable_cores() // workers))
-    share = shlex.quote(f"{CORES_VARIABLE}={cores}")
+    # The shell asks for its parent, since this process may be forked before it starts a worker.
+    share = f"{shlex.quote(f'{CORES_VARIABLE}={cores}')} {LAUNCHER_VARIABLE}=$PPID"
     # Our packages, and not what lies in the working folder: a user may have a pipeline.py or a models/ of their own.
     ours = str(Path(__file__).parents[2])
     path = shlex.quote("PYTHONPATH=" + os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")])))

@@ -48,6 +48,7 @@ def _enter(
     file_bytes: int | None,
     user: int | None,
     traps: list[Any],
+    constants: dict[str, Any],
 ) -> None:
     """What a forked process does: one command, its output to a file.
 
@@ -64,6 +65,9 @@ def _enter(
         _become(user)
     for place, when, number, action in traps:
         _set_trap(place, when, number, action)
+    for place, value in constants.items():
+        module_name, _, name = place.rpartition(".")
+        setattr(importlib.import_module(module_name), name, value)
     from pipeline.__main__ import main
     from pipeline.stop import answer_signals
 
@@ -181,21 +185,35 @@ class Outcome:
 class NightRun(SmallRun):
     """A small run whose commands are processes."""
 
-    def start(
+    def start(self, *arguments: str, command: str = "run", **how: Any) -> "Running":
+        """Start a command on the config; see `start_command`."""
+        self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        return self.start_command([command, str(self.config_path), *arguments], **how)
+
+    def start_command(
         self,
-        *arguments: str,
-        command: str = "run",
+        argv: list[str],
+        *,
         file_bytes: int | None = None,
         user: int | None = None,
         traps: list[Any] | None = None,
+        constants: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> "Running":
-        """Start a command."""
-        self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        """Start a command.
+
+        Args:
+            argv: its command line.
+            file_bytes: largest file that it may write.
+            user: whom it runs as.
+            traps: what happens at which call of a function, see `_set_trap`.
+            constants: dotted names in its modules -> values to set.
+            environment: variables besides those of this process.
+        """
         output = self.folder / f"output-{time.monotonic_ns()}.txt"
-        argv = [command, str(self.config_path), *arguments]
-        process = CONTEXT.Process(
-            target=_enter, args=(argv, str(output), dict(os.environ), file_bytes, user, traps or [])
-        )
+        variables = {**os.environ, **(environment or {})}
+        limits = (file_bytes, user, traps or [], constants or {})
+        process = CONTEXT.Process(target=_enter, args=(argv, str(output), variables, *limits))
         process.start()
         return Running(process, output)
 

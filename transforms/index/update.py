@@ -7,6 +7,7 @@ the new state is there, so a killed update leaves the old index as it was, and a
 what it has opened.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -240,7 +241,7 @@ def _build_shards(aside: Path, state: IndexState, parts: list[PartRows], workers
     if len(tasks) == 1:
         return [Path(build_shard(tasks[0]))]
     with ProcessPoolExecutor(
-        len(tasks), mp_context=get_context("spawn"), initializer=end_with_parent
+        len(tasks), mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
     ) as pool:
         return [Path(path) for path in pool.map(build_shard, tasks)]
 
