@@ -24,17 +24,20 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
-from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+from deltalake import DeltaTable
 
 from pipeline.search.dense import DenseField, rank_dense
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.ranking import bm25_query, rank_query, sparse_query
+from pipeline.table.delta import commit
 from transforms.index.update import update_index
+from transforms.records import PartFile
+from transforms.table.parts import write_part
 from transforms.table.schema import SemanticColumn, TableLayout
 
 CHUNKS_A_DOCUMENT, TOKENS, DIMENSIONS, VOCABULARY, WORDS = 4, 100, 384, 30_000, 60
 PART_DOCUMENTS = 2_000
+FINGERPRINT = '{"_row":"r","dense":"e.c","sparse":"e.c"}'
 QUERY_TOKENS = (30, 53)
 """Tokens of a sparse query: a usual number, and the mean of `.splade-tiny` on SciFact's claims."""
 
@@ -91,6 +94,7 @@ def layout() -> TableLayout:
             "model_settings": settings[name],
             "endpoint": {},
             "chunking_settings": {},
+            "embedding_fingerprint": "e",
         }
         for name in sources
     }
@@ -161,7 +165,7 @@ def part(random: np.random.Generator, first: int, documents: int) -> pa.Table:
         ids,
         [orjson.dumps({"text": text}).decode() for text in texts],
         ids,
-        ["f"] * documents,
+        [FINGERPRINT] * documents,
         ["r"] * documents,
     ]
     stamps = pa.array([datetime.now(UTC)] * documents, pa.timestamp("us", tz="UTC"))
@@ -171,14 +175,6 @@ def part(random: np.random.Generator, first: int, documents: int) -> pa.Table:
     )
 
 
-def write_part(table: Path, rows: pa.Table, name: str) -> AddAction:
-    """Write a part file, not yet part of the table."""
-    path = table / name
-    pq.write_table(rows, path, compression="zstd", row_group_size=500)
-    stats = json.dumps({"numRecords": rows.num_rows})
-    return AddAction(name, path.stat().st_size, {}, int(time.time() * 1000), True, stats)
-
-
 def write_table(table: Path, chunks: int) -> None:
     """Write the synthetic table, by as many processes as there are cores."""
     table.mkdir(parents=True, exist_ok=True)
@@ -186,15 +182,13 @@ def write_table(table: Path, chunks: int) -> None:
     firsts = range(0, documents, PART_DOCUMENTS)
     counts = [min(PART_DOCUMENTS, documents - first) for first in firsts]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        actions = list(pool.map(write_synthetic_part, [table] * len(counts), firsts, counts))
-    create_table_with_add_actions(str(table), Schema.from_arrow(layout().schema().remove_metadata()), actions)
+        parts = list(pool.map(write_synthetic_part, [table] * len(counts), firsts, counts))
+    commit(str(table), None, layout(), parts, [], {})
 
 
-def write_synthetic_part(table: Path, first: int, documents: int) -> AddAction:
+def write_synthetic_part(table: Path, first: int, documents: int) -> PartFile:
     """Make and write one part; the same for the same documents."""
-    return write_part(
-        table, part(np.random.default_rng(first), first, documents), f"part-{first:08d}.parquet"
-    )
+    return write_part(part(np.random.default_rng(first), first, documents), str(table), f"{first:08d}")
 
 
 def build(table: Path, index: Path, workers: int) -> dict[str, object]:
@@ -225,10 +219,7 @@ def catch_up(table: Path, index: Path) -> dict[str, object]:
         2, "content_hash", pa.array([f"h{time.time_ns()}-{at}" for at in range(max(1, old.num_rows // 5))])
     )
     new = pa.concat_tables([changed, old.slice(changed.num_rows)])
-    action = write_part(table, new, f"part-{time.time_ns()}.parquet")
-    delta.create_write_transaction(
-        [action, RemoveAction(name, True, int(time.time() * 1000))], "append", delta.schema()
-    )
+    commit(str(table), delta, layout(), [write_part(new, str(table), str(time.time_ns()))], [name], {})
     report = update_index(str(table), str(index))
     return {
         "catch_up_documents": report.added,

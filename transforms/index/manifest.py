@@ -13,7 +13,7 @@ import numpy as np
 
 from transforms.index.state import IndexState, UnitState
 
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 16  # stays in the cache, and costs no new pages
 
 
 class DamagedFileError(ValueError):
