@@ -46,6 +46,19 @@ class Limits:
     cosine: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """What a service tells of its model only when it is asked.
+
+    Attributes:
+        dimensions: length of its embeddings.
+        name: the model's name in its answers; None where they hold none.
+    """
+
+    dimensions: int
+    name: str | None
+
+
 class RemoteEmbedder(Embedder):
     """An open connection to a service. Safe to call from several threads."""
 
@@ -74,6 +87,7 @@ class RemoteEmbedder(Embedder):
         self._retries = retries
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"embed-{name}")
         self._vocabulary = Vocabulary()
+        self._model_name: str | None = None
 
     def embed(
         self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
@@ -98,11 +112,12 @@ class RemoteEmbedder(Embedder):
         """Estimate the tokens of each text: the service's tokenizer is not here."""
         return np.array([estimate_tokens(text) for text in texts], np.int32)
 
-    def dimensions_of(self, text: str) -> int:
-        """Embed one text and return the dimensions of its embedding."""
+    def ask(self, text: str) -> Revealed:
+        """Embed one text and return what the answer tells of the model, which has to be a dense one."""
         embeddings = self.embed([text], "ingest")
         assert isinstance(embeddings, DenseEmbeddings)
-        return embeddings.values.shape[1] * (8 if self._limits.element_type == "bit" else 1)
+        dimensions = embeddings.values.shape[1] * (8 if self._limits.element_type == "bit" else 1)
+        return Revealed(dimensions, self._model_name)
 
     def take_retries(self) -> tuple[str, int]:
         """See `models.embeddings.Embedder`."""
@@ -154,6 +169,7 @@ class RemoteEmbedder(Embedder):
         try:
             vectors = self._protocol.parse(answer)
             count = len(vectors)
+            self._model_name = _model_name(answer)
         except _SHAPE_ERRORS as error:
             shape_problem = _words_of(answer) or f"{type(error).__name__}: {error}"[:200]
         if shape_problem is not None:
@@ -224,6 +240,11 @@ class RemoteEmbedder(Embedder):
             raise InferenceError(
                 f"The embeddings that inference entity id [{self._name}] got are not {what}", status=502
             )
+
+
+def _model_name(answer: Any) -> str | None:
+    name = answer.get("model") if isinstance(answer, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _words_of(answer: Any) -> str | None:

@@ -18,7 +18,7 @@ from models.endpoints.secrets import Secrets, resolve, unresolved
 from models.endpoints.services import SERVICES
 from models.errors import InferenceError
 from models.model import Model
-from models.remote.embedder import Limits, RemoteEmbedder, RetryCount
+from models.remote.embedder import Limits, RemoteEmbedder, RetryCount, Revealed
 from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, Policy
 from models.remote.limits import rate_limit
 from models.remote.protocol import RemoteProtocol
@@ -27,7 +27,7 @@ from models.remote.text import estimate_tokens
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
 
-_DIMENSIONS: dict[str, int] = {}  # by fingerprint; what a service said does not change while we run
+_REVEALED: dict[str, Revealed] = {}  # by settings; what a service said does not change while we run
 _log = logging.getLogger(__name__)
 _NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "similarity", "user"}
 _EXTRAS = {
@@ -52,7 +52,19 @@ class RemoteModel:
 
     @property
     def fingerprint(self) -> str:
-        """See `models.model.Model`; covers every setting that a request carries, and no secret."""
+        """See `models.model.Model`; covers every setting that a request carries, and no secret.
+
+        Where the endpoint names no dimensions, the service is asked for them. They are part of it then, and the model's
+        name in the answer: another model behind the same settings is another model.
+        """
+        if not self._must_ask:
+            return self._settings_digest
+        revealed = self._ask()
+        told = [self._settings_digest, revealed.dimensions, revealed.name]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    @property
+    def _settings_digest(self) -> str:
         secret = self.endpoint.secret_references
         settings = {
             scope: {
@@ -77,7 +89,9 @@ class RemoteModel:
         similarity = self.endpoint.service_settings.get("similarity")
         return {
             **settings,
-            "dimensions": self._dimensions(),
+            "dimensions": self._ask().dimensions
+            if self._must_ask
+            else int(self.endpoint.service_settings["dimensions"]),
             "similarity": similarity or self._default_similarity(),
             "element_type": self.endpoint.element_type,
         }
@@ -160,19 +174,20 @@ class RemoteModel:
 
         return count
 
-    def _dimensions(self) -> int:
-        """Length of the embeddings: as defined, or of one short text's, as Elasticsearch finds it on PUT."""
-        defined = self.endpoint.service_settings.get("dimensions")
-        if defined:
-            return int(defined)
-        key = self.fingerprint
-        if key not in _DIMENSIONS:
+    @property
+    def _must_ask(self) -> bool:
+        return not self.endpoint.is_sparse and not self.endpoint.service_settings.get("dimensions")
+
+    def _ask(self) -> Revealed:
+        """What the service tells of its model with the embedding of a short text, as Elasticsearch asks on PUT."""
+        key = self._settings_digest
+        if key not in _REVEALED:
             embedder = self.impatient().load()
             try:
-                _DIMENSIONS[key] = embedder.dimensions_of("how big")
+                _REVEALED[key] = embedder.ask("how big")
             finally:
                 embedder.close()
-        return _DIMENSIONS[key]
+        return _REVEALED[key]
 
     def _default_similarity(self) -> str:
         settings = self.endpoint.service_settings

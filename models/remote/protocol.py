@@ -66,6 +66,19 @@ def json_call(
     return Call(url, orjson.dumps(body), {"Content-Type": "application/json", **headers}, parameters)
 
 
+def in_order(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The embeddings of an answer in the order of the texts; where they have no ``index``, as they stand.
+
+    Raises:
+        ValueError: several have one index, or one is missing: nobody knows whose they are.
+    """
+    if not all("index" in row for row in rows):
+        return rows
+    if sorted(row["index"] for row in rows) != list(range(len(rows))):
+        raise ValueError("the embeddings are not numbered from 0 on, so nobody knows whose they are")
+    return sorted(rows, key=lambda row: int(row["index"]))
+
+
 def bearer(token: str) -> dict[str, str]:
     """The header that carries a bearer token."""
     return {"Authorization": f"Bearer {token}"}

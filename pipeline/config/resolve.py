@@ -135,7 +135,8 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     model = open_model(endpoint, config.models)
     problems = model.problems()
     if problems:
-        raise InferenceError("; ".join(problems), status=400)
+        default = "" if mapped.inference_id else f"{_by_default(config)}. "
+        raise InferenceError(default + "; ".join(problems), status=400)
     chunking = (
         parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     )
@@ -145,6 +146,13 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     element = "sparse" if endpoint.is_sparse else "float" if endpoint.element_type == "float" else "byte"
     column = SemanticColumn(name, endpoint.inference_id, element)
     return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
+
+
+def _by_default(config: RunConfig) -> str:
+    return (
+        f"It names no [inference_id], so the default [{config.endpoints.default}] embeds it: set [inference_id] in the "
+        "mapping, or endpoints.default, for example to .minilm-l6-v2, whose weights are here"
+    )
 
 
 def _endpoint(registry: Registry, inference_id: str) -> Endpoint:

@@ -7,8 +7,9 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from models.embeddings import Embeddings
+from models.errors import InferenceError
 from pipeline.config.resolve import ResolvedField
 from pipeline.errors import PipelineError, TooManyFailures
 from pipeline.logs import log
@@ -17,13 +18,13 @@ from pipeline.report.run_report import RunReport
 from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun, unreadable_failures
 from pipeline.table.delta import read_state
+from pipeline.table.embedding_check import embedding_lengths, known_chunk, likeness
 from transforms import files
 from transforms.handover.records import write_failures
 from transforms.read.columns import DocumentShape
 from transforms.read.formats import FORMATS
 from transforms.read.rows.readers import BadDocumentError
 from transforms.records import Failure, PartFile
-from transforms.table.columns import ChunkColumn
 from transforms.table.parts import open_part
 from transforms.table.schema import changed_columns
 
@@ -60,6 +61,9 @@ def first_reasons(failures: Sequence[Failure], path: str | None = None) -> str:
     more = "" if path is None else f" All {len(failures):,} of them: {path}"
     return f" The first: {'; '.join(shown)}.{more}"
 
+
+SAME_MODEL = 0.98
+"""Cosine of two embeddings of one text by one model: services add noise of their batches and processors."""
 
 LOST = {"rest of the file": "the rest of the file", "unknown": "an unknown number of documents"}
 
@@ -204,7 +208,7 @@ def check_embeddings(planned: PlannedRun, written: Sequence[PartFile]) -> None:
     for column in planned.resolved.layout.semantic:
         if column.element == "sparse":
             continue
-        lengths = sorted({length for part in parts for length in _lengths(path, part, column.name)})
+        lengths = sorted({length for part in parts for length in embedding_lengths(path, part, column.name)})
         if len(lengths) > 1:
             raise PipelineError(
                 f"the embeddings of [{column.name}] would have {' and '.join(map(str, lengths))} numbers: the service "
@@ -213,16 +217,46 @@ def check_embeddings(planned: PlannedRun, written: Sequence[PartFile]) -> None:
             )
 
 
-def _lengths(path: str, part: str, name: str) -> list[int]:
-    """Lengths of the embeddings in the first rows of a part."""
-    file = open_part(path, part)
-    if name not in file.schema_arrow.names or not file.num_row_groups:
-        return []
-    batch = next(file.iter_batches(batch_size=64, columns=[name]), None)
-    if batch is None or not pa.types.is_struct(batch.schema.field(name).type):
-        return []
-    embeddings = ChunkColumn.of(batch.column(name)).field("embeddings")
-    return [] if pa.types.is_map(embeddings.type) else pc.unique(pc.list_value_length(embeddings)).to_pylist()
+def check_answers(planned: PlannedRun, report: RunReport) -> None:
+    """Ask the services for the embedding of a chunk that the table holds, before they are asked for new ones.
+
+    Raises:
+        PipelineError: a service embeds it otherwise than before; it has changed its model, whatever it is called.
+    """
+    path, state = planned.resolved.config.table.path, planned.state
+    if not len(planned.plan.work) or not len(state):
+        return
+    for field in planned.resolved.fields:
+        if field.model.weight_bytes:
+            continue  # weights that are here are known by their bytes
+        known = known_chunk(path, state.parts[:3], field.name, field.embedding_fingerprint)
+        now = None if known is None else _embedded_now(field, known.text)
+        if known is None or now is None:
+            continue
+        cosine = likeness(known.embeddings, now, bits=field.endpoint.element_type == "bit")
+        if cosine < SAME_MODEL:
+            refuse(
+                planned,
+                report,
+                f"the service of [{field.endpoint.inference_id}] embeds a text of the table's [{field.name}] otherwise "
+                f"than it did (cosine {cosine:.3f}): it changed its model. Nothing was changed. Name the model that it "
+                "has now in the endpoint, for example its version in [model_id], then run once with source.sync=full "
+                "over the whole source.",
+            )
+
+
+def _embedded_now(field: ResolvedField, text: str) -> Embeddings | None:
+    """The embedding that a service gives to a text; None where it gives none, which the run itself will tell of."""
+    try:
+        embedder = field.model.impatient().load()
+    except InferenceError:
+        return None
+    try:
+        return embedder.embed([text], "ingest")
+    except InferenceError:
+        return None
+    finally:
+        embedder.close()
 
 
 def check_deletions(planned: PlannedRun, report: RunReport, *, allow_mass_delete: bool) -> None:

@@ -13,6 +13,7 @@ from pipeline.report.run_report import RunReport
 from pipeline.run.changes import Changes, collect_changes
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import (
+    check_answers,
     check_columns,
     check_deletions,
     check_embeddings,
@@ -80,6 +81,7 @@ def run_pipeline(
             report.add(extraction=extraction_summary(planned))
             report_failures(planned, unreadable_failures(planned), report)
             return finish(planned, publish(planned, Changes(), report), report)
+        check_answers(planned, report)
         from pipeline.run.gates import pass_gates  # the gates search, which takes libraries of its own
 
         written, failed = embed_work(planned, report)

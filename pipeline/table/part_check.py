@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from models.errors import InferenceError
 from models.text import Utf16Text
 from pipeline.config.mapping import Mappings
+from pipeline.table.embedding_check import expected_numbers, is_uneven
 from pipeline.table.log import LoggedPart
 from transforms import exact_json, files
 from transforms.field_values import joined_values
@@ -54,7 +55,7 @@ class Problem:
 
     Attributes:
         kind: one of `log`, `missing`, `size`, `checksum`, `unreadable`, `rows`, `duplicate`, `hash`, `fingerprint`,
-            `column`, `offsets`, `embedding`, `index`.
+            `column`, `offsets`, `embedding`, `models`, `index`.
         where: the part file, or the index.
         detail: what was found, and what should be.
     """
@@ -119,6 +120,12 @@ class PartCheck:
         fields = [
             field_name for field_name in self.description["fields"] if field_name in part.schema_arrow.names
         ]
+        for field_name in fields if not derive else ():
+            numbers = expected_numbers(self.description["fields"][field_name]["model_settings"])
+            if numbers is not None and is_uneven(part.metadata, field_name, numbers):
+                self._report(
+                    "embedding", name, f"not all embeddings of [{field_name}] have {numbers} numbers"
+                )
         # Of chunks that are only counted, one of their numbers is read.
         counted = [
             "_id",
@@ -260,12 +267,7 @@ def _check_embeddings(column: pa.Array, settings: dict[str, Any]) -> Iterator[tu
     else:
         sizes = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
         # A remote service may be the only one to know its dimensions; then all must be alike.
-        dimensions = settings.get("dimensions")
-        expected = (
-            int(dimensions) // (8 if settings.get("element_type") == "bit" else 1)
-            if dimensions
-            else sizes[:1].max()
-        )
+        expected = expected_numbers(settings) or sizes[:1].max()
         for row in np.flatnonzero(sizes != expected).tolist():
             yield row, f"an embedding has {sizes[row]} numbers; the model's have {expected}"
         parents = np.asarray(pc.list_parent_indices(column))

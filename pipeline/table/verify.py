@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.table.delta import describe_table, require_table
+from pipeline.table.embedding_check import mixed_models
 from pipeline.table.log import TableLog, read_log
 from pipeline.table.open_runs import open_runs
 from pipeline.table.part_check import PART_DAMAGE, PartCheck, Problem
@@ -81,6 +82,10 @@ def verify(config: RunConfig, *, rows: bool = False) -> Verification:
     check = PartCheck(path, _description(path, table), found.problems, all_rows=rows)
     ids = [check.part(name, log.parts[name]) for name in sorted(log.active)]
     found.parts, found.rows, found.chunks = check.parts, check.fingerprints.total(), check.chunks
+    found.problems += [
+        Problem("models", "table", f"{told}; run once with source.sync=full over the whole source")
+        for told in mixed_models(check.fingerprints, check.description)
+    ]
     _find_duplicates(pa.chunked_array(ids, pa.string()), found)
     _count_leftovers(path, log, found)
     newest = _newest_fingerprint(config)

@@ -222,6 +222,19 @@ def test_a_semantic_field_that_no_document_fills_is_an_error(tmp_path, capsys, c
     assert "[txt]" in told
 
 
+def test_without_an_inference_id_the_default_is_named(tmp_path, capsys):
+    job = Job(
+        tmp_path, lines(tmp_path / "in.jsonl", {"_id": "a", "text": "one"}), sem={"type": "semantic_text"}
+    )
+    assert job.run(command="check") == 2
+    told = capsys.readouterr().err
+    assert "names no [inference_id], so the default [.jina-embeddings-v5-text-small] embeds it" in told
+    assert "hf download jinaai/jina-embeddings-v5-text-small" in told
+    job.config["endpoints"] = {"default": ".hashing-dense"}
+    assert job.run() == 0
+    assert job.ids({"match_all": {}}) == ["a"]
+
+
 def test_paths_with_every_character(tmp_path):
     folder = tmp_path / "data [v2] 50%#?"
     folder.mkdir()

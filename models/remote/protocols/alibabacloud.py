@@ -9,7 +9,16 @@ from models.embeddings import InputType
 from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call, without_none
+from models.remote.protocol import (
+    Call,
+    RemoteProtocol,
+    Send,
+    Vectors,
+    bearer,
+    in_order,
+    json_call,
+    without_none,
+)
 
 _PATHS = {"text_embedding": "text-embedding", "sparse_embedding": "text-sparse-embedding"}
 
@@ -42,9 +51,7 @@ class AlibabaCloudProtocol(RemoteProtocol):
     def parse(self, answer: Any) -> Vectors:
         """Order the embeddings by their index; a sparse token is named by its text where that was asked for."""
         result = answer["result"]
-        rows = sorted(
-            result["sparse_embeddings" if self._sparse else "embeddings"], key=lambda row: row["index"]
-        )
+        rows = in_order(result["sparse_embeddings" if self._sparse else "embeddings"])
         if not self._sparse:
             return [row["embedding"] for row in rows]
         return [

@@ -11,7 +11,7 @@ from models.embeddings import InputType
 from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
 from models.errors import InferenceError
-from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, host_part, without_none
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, host_part, in_order, without_none
 from models.remote.protocols.cluster import embeddings_of
 from models.remote.protocols.cohere import INPUT_TYPES
 
@@ -123,7 +123,7 @@ class SageMakerProtocol(RemoteProtocol):
         """OpenAI's answer or Elastic's."""
         if self._settings["api"] == "elastic":
             return embeddings_of(answer)
-        return [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]
+        return [row["embedding"] for row in in_order(answer["data"])]
 
 
 def _provider_of(model: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from models.embeddings import InputType
 from models.endpoints.endpoint import Endpoint
 from models.endpoints.secrets import Secrets
-from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, json_call
+from models.remote.protocol import Call, RemoteProtocol, Send, Vectors, bearer, in_order, json_call
 
 
 class HuggingFaceProtocol(RemoteProtocol):
@@ -25,7 +25,7 @@ class HuggingFaceProtocol(RemoteProtocol):
         if isinstance(answer, list):
             return answer
         if "data" in answer:
-            return [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]
+            return [row["embedding"] for row in in_order(answer["data"])]
         return list(answer["embeddings"])
 
 

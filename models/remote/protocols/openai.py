@@ -19,6 +19,7 @@ from models.remote.protocol import (
     Vectors,
     bearer,
     host_part,
+    in_order,
     json_call,
     without_none,
 )
@@ -197,12 +198,7 @@ class OpenAiProtocol(RemoteProtocol):
 
     def parse(self, answer: Any) -> Vectors:
         """Order the embeddings by their index; some services leave it out, and then the order counts."""
-        rows = answer["data"]
-        if all("index" in row for row in rows):
-            if sorted(row["index"] for row in rows) != list(range(len(rows))):
-                raise ValueError("the embeddings are not numbered from 0 on, so nobody knows whose they are")
-            rows = sorted(rows, key=lambda row: row["index"])
-        return [row["embedding"] for row in rows]
+        return [row["embedding"] for row in in_order(answer["data"])]
 
     def _custom_headers(self) -> dict[str, str]:
         headers = dict(self._endpoint.task_settings.get("headers") or {})

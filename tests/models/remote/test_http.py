@@ -158,11 +158,20 @@ def test_an_answer_that_is_no_json_is_an_error(body):
         ('{"data": [{"index": 0, "embedding": ["x"]}]}', "equally long lists of numbers"),
         ('{"data": [{"index": 0, "embedding": [[1.0]]}]}', "equally long lists of numbers"),
         ('{"data": [{"index": 0, "embedding": [1e999]}]}', "is not complete JSON"),
+        ('{"error": {"message": "quota of org-7 is spent"}}', "quota of org-7 is spent"),
+        ('{"detail": "the model is loading"}', "the model is loading"),
+        ('{"data": [{"index": 1, "embedding": [1.0]}]}', "are not numbered from 0 on"),
     ],
 )
 def test_an_answer_of_another_shape_is_an_error(body, message):
     with scripted_service({"body": body}) as service, pytest.raises(InferenceError, match=message):
         embed(service, ["a"])
+
+
+def test_embeddings_that_all_have_one_index_are_an_error():
+    body = '{"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [2.0]}]}'
+    with scripted_service({"body": body}) as service, pytest.raises(InferenceError, match="whose they are"):
+        embed(service, ["a", "b"])
 
 
 def test_embeddings_of_different_lengths_are_an_error():
