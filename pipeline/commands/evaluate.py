@@ -101,11 +101,14 @@ def _write(
     import pyarrow.parquet as pq
 
     from pipeline.evaluation.page import write_report
+    from pipeline.logs import log
 
     if per_query:
         pq.write_table(evaluation.to_table(), per_query)
+        log.info("wrote %s", per_query)
     if report:
         write_report(report, evaluation, before)
+        log.info("wrote %s", report)
 
 
 def _compare(
@@ -183,7 +186,8 @@ def _print_measures(result: dict[str, Any]) -> None:
     for mode, means in result["modes"].items():
         intervals = result["intervals"][mode]
         rows.append([mode, *(shown(means[measure], intervals[measure]) for measure in measures)])
-    size = f"{result['queries']:,} queries, table version {result['table_version']}"
+    queries = "1 query" if result["queries"] == 1 else f"{result['queries']:,} queries"
+    size = f"{queries}, table version {result['table_version']}"
     if result["pruning"]:
         size += (
             ", sparse queries pruned ({tokens_freq_ratio_threshold:g}, {tokens_weight_threshold:g})".format(

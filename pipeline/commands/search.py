@@ -142,6 +142,9 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
     if output == "json":
         print_json({"hits": shown.hits(index, hits)}, indent=None)
         return
+    if not hits:
+        print(f"{options.mode}: {one_line(query)}\nnothing found{_why_nothing(index, options)}")
+        return
     from rich.text import Text
 
     sources = read_sources(index, [hit.id for hit in hits])
@@ -153,6 +156,16 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
         name = Text("\n".join(map(one_line, dict.fromkeys([title_of(source) or hit.id, hit.id]))))
         rows.append((rank, f"{hit.score:.4f}", name, _best_chunk(index, query, hit, options, chosen)))
     print_table(("#", "score", "document", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
+
+
+def _why_nothing(index: "SearchIndex", options: "SearchOptions") -> str:
+    """How many documents a filter lets through, as the end of a line; empty where there is none."""
+    from pipeline.search.search import allowed_documents
+
+    allowed = allowed_documents(index, options.filter)
+    if allowed is None:
+        return ""
+    return f": the filter lets {int((allowed & index.alive).sum()):,} of {len(index):,} documents through"
 
 
 def _best_chunk(

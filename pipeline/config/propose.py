@@ -91,7 +91,7 @@ _DOCUMENTS: dict[str, Any] = {
 def _mappings(seen: Sequence[FieldSeen], format: str) -> tuple[dict[str, Any], list[str]]:
     """Types of all fields, and a semantic field over the texts; what was seen, as notes."""
     usable = [one for one in seen if one.type != "object" and re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", one.name)]
-    left_out = sorted({one.name for one in seen} - {one.name for one in usable})
+    left_out = sorted({one.name for one in seen if one.name.strip()} - {one.name for one in usable})
     if not usable:
         raise PipelineError("no field of the documents has a text, a number or a date")
     texts = [one for one in usable if one.type == "text"]
@@ -123,6 +123,11 @@ def _mappings(seen: Sequence[FieldSeen], format: str) -> tuple[dict[str, Any], l
         notes.append(
             "the texts do not look English, which is all that .minilm-l6-v2 knows; better for them is"
             " .multilingual-e5-small-elasticsearch, whose weights you name under `models`: docs/endpoints.md"
+        )
+    python = [one.name for one in usable if one.type == "keyword" and {*one.values} <= {"True", "False"}]
+    if python:
+        notes.append(
+            f"{', '.join(python)}: True and False as Python writes them, so a keyword: {python[0]}=True"
         )
     if left_out:
         notes.append(f"left out, since columns hold plain values: {', '.join(left_out[:10])}")

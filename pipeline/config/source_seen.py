@@ -129,18 +129,9 @@ def _counted(path: str) -> str:
 
 def _files_section(path: str) -> dict[str, Any]:
     """The source section: format by the endings of the files, and how CSV is written by looking at it."""
-    if os.path.isdir(path):
-        endings = Counter(
-            Path(name).suffix.lower()
-            for _, _, names in os.walk(path)
-            for name in names
-            if not name.startswith(".")
-        )
-    elif os.path.isfile(path):
-        endings = Counter([_ending(path)])
-    else:
+    if not os.path.exists(path):
         raise PipelineError(f"[{path}] does not exist")
-    format = _format(path, endings)
+    format = _format(path)
     source: dict[str, Any] = {"format": format, "path": path}
     if format == "csv":
         source |= _dialect(next(_files(path, format)))
@@ -154,19 +145,27 @@ def _ending(path: str) -> str:
     return Path(name).suffix
 
 
-def _format(path: str, endings: Counter[str]) -> str:
-    # A folder of one kind is read as that; what is mixed, or of another kind, is a folder of documents.
-    counted: Counter[str] = Counter()
-    for ending, count in endings.items():
-        known = [name for name, one in FORMATS.items() if ending in one.endings and ending]
-        counted[known[0] if known else "files"] += count
-    if not counted:
+def _format(path: str) -> str:
+    """The format of a file, or of what most of a folder is; what is mixed is a folder of documents."""
+    sizes: Counter[str] = Counter()
+    for name in [path] if os.path.isfile(path) else _visible(path):
+        ending = _ending(name)
+        known = [format for format, one in FORMATS.items() if ending in one.endings and ending]
+        sizes[known[0] if known else "files"] += os.path.getsize(name) + 1
+    if not sizes:
         raise PipelineError(f"[{path}] has no files")
-    format = counted.most_common(1)[0][0] if len(counted) == 1 else "files"
-    rows = {name: count for name, count in counted.items() if name in ("jsonl", "parquet", "csv")}
-    if len(rows) == 1 and format == "files":
-        format = next(iter(rows))  # data beside a README
+    (format, most), *others = sizes.most_common()
+    # Data may have a README beside it; documents of several kinds are read as what they are.
+    if others and not (format in ("jsonl", "parquet", "csv") and most > sum(size for _, size in others)):
+        return "files"
     return _json_format(path) if format == "jsonl" else format
+
+
+def _visible(folder: str) -> Iterator[str]:
+    """The files of a folder and of those in it, but for hidden ones."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 
 
 def _json_format(path: str) -> str:

@@ -1,5 +1,6 @@
 """What stops a run before it changes anything: an empty source, mass deletion, mixed models, too many failures."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NoReturn
@@ -58,7 +59,7 @@ def first_reasons(failures: Sequence[Failure], path: str | None = None) -> str:
         place = f"{one.path}:{one.line}" if one.line else one.path
         lost = "" if one.stands_for == "document" else f" (lost: {LOST[one.stands_for]})"
         shown.append(f"{one.stage} {place}: {one.error}: {one.message}{lost}")
-    more = "" if path is None else f" All {len(failures):,} of them: {path}"
+    more = "" if path is None else f" {'Each' if len(failures) > 1 else 'It'} is listed in {path}"
     return f" The first: {'; '.join(shown)}.{more}"
 
 
@@ -363,7 +364,8 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
     documents = planned.plan.documents + len(planned.plan.unreadable)
     outages = sum(failure.error == "TransientError" for failure in failures)
     service_is_down = 0 < outages == len(planned.plan.work)
-    if service_is_down or lost_share(planned, failures) > config.failures.max_ratio:
+    share = lost_share(planned, failures)
+    if service_is_down or share > config.failures.max_ratio:
         broken = len({one.path for one in failures if one.stands_for != "document"})
         more = (
             f", and the rest of {broken:,} files, of which nobody knows how many documents they hold"
@@ -371,9 +373,12 @@ def report_failures(planned: PlannedRun, failures: list[Failure], report: RunRep
             else ""
         )
         reason = f"more than failures.max_ratio [{config.failures.max_ratio}] allows"
+        go_on = f"; --set failures.max_ratio={math.ceil(share * 10) / 10} publishes the others"
         if service_is_down:
             reason = "and so did every one that there was to embed: the service is in trouble"
+        if service_is_down or share > 0.5:
+            go_on = ""
         raise TooManyFailures(
-            f"{len(failures):,} of {documents:,} documents failed{more}, {reason}; nothing was published."
+            f"{len(failures):,} of {documents:,} documents failed{more}, {reason}; nothing was published{go_on}."
             f"{first_reasons(failures, path)}"
         )

@@ -32,7 +32,8 @@ def print_table(
 
     Args:
         names: headings. Without any, the first column names the rows.
-        rows: cells: None prints nothing, whole numbers get separators, rich texts keep their styles.
+        rows: cells: None prints nothing, whole numbers get separators, truths are yes and no, rich texts keep their
+            styles.
         title: a line above the table.
         lines: draw a line between rows, for cells that take several lines.
     """
@@ -74,6 +75,8 @@ def _cell(value: Any) -> Any:
 
     if isinstance(value, Text):
         return value
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     shown = "" if value is None else f"{value:,}" if type(value) is int else str(value)
     return Text(one_line(shown))
 

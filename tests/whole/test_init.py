@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.config.schema import config_schema
+from pipeline.config.source_seen import _format
 
 TEXTS = [
     "The red fox jumps over the lazy dog, and in the evening it sleeps below the old oak at the edge of the wood.",
@@ -154,6 +155,35 @@ def test_the_config_passes_check_and_run(tmp_path, monkeypatch, capsys, make):
     assert summary["documents"]["failed"] == (make is mixed_folder), text
     assert summary["documents"]["added"] >= 3, text
     assert summary["chunks"] >= 3, text
+
+
+@pytest.mark.parametrize(
+    ("files", "format"),
+    [
+        ({"corpus.jsonl": 5_000, "README.md": 300, "LICENSE": 1_000}, "jsonl"),
+        ({"data.json": 20, "a.pdf": 400, "b.md": 100}, "files"),
+        ({"a.md": 10, "sub/b.md": 90, ".git/config": 999}, "markdown"),
+        ({"a.md": 50, "b.txt": 900}, "files"),
+        ({"x.jsonl.gz": 500, "y.jsonl.gz": 400}, "jsonl"),
+        ({"t.csv": 900, "u.parquet": 100}, "csv"),
+    ],
+)
+def test_a_folder_is_what_most_of_it_is(tmp_path, files, format):
+    for name, size in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        content = (b'{"a": "b"}\n' * size)[:size]
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert _format(str(tmp_path)) == format
+
+
+def test_what_pandas_wrote_is_told(tmp_path, monkeypatch, capsys):
+    pandas_csv(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "frame.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "draft: True and False as Python writes them, so a keyword: draft=True" in said
+    assert "left out" not in said
 
 
 def test_fields_are_seen_as_what_they_are(tmp_path, monkeypatch):

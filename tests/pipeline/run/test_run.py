@@ -171,7 +171,11 @@ def test_too_many_failures_stop_the_run_and_publish_nothing(job, capsys):
     job.write([document(0), b"{broken", document(1)])
     assert job.run() == 4
     assert not DeltaTable.is_deltatable(job.table_path)
-    assert "1 of 3 documents failed, more than failures.max_ratio [0.1] allows" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "1 of 3 documents failed, more than failures.max_ratio [0.1] allows" in error
+    assert f"It is listed in {job.summary['failures_path']}" in error
+    assert "--set failures.max_ratio=0.4 publishes the others" in error
+    assert job.run("--set", "failures.max_ratio=0.4") == 0
 
 
 def test_the_later_of_two_documents_with_one_id_wins(job):

@@ -59,6 +59,17 @@ def test_fields_source_and_pages_of_hits(tmp_path, capsys):
     assert set(answer["hits"][0]["fields"]) == {"year"}
 
 
+def test_a_search_that_finds_nothing_says_so(tmp_path, capsys):
+    job = SmallRun(tmp_path)
+    job.write([document(number) for number in range(9)])
+    assert job.run("--quiet") == 0
+    capsys.readouterr()
+    assert job.run("zebra", "--mode", "bm25", command="search") == 0
+    assert capsys.readouterr().out == "bm25: zebra\nnothing found\n"
+    assert job.run("fox", "--mode", "bm25", "--filter", "year>2990", command="search") == 0
+    assert "nothing found: the filter lets 0 of 9 documents through" in capsys.readouterr().out
+
+
 def test_fields_are_shown_as_json_not_as_python(tmp_path, capsys):
     job = SmallRun(tmp_path)
     job.write([{**document(1), "tags": ["a", "b"], "meta": {"lang": "en", "draft": True}}])
