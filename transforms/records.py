@@ -156,11 +156,13 @@ class SemanticField:
         name: full dotted name of the field.
         sources: full dotted names of the fields whose values it embeds: itself and those that ``copy_to`` it.
         chunking: how its values are chunked.
+        context: template of what stands before each chunk when it is embedded; None for nothing.
     """
 
     name: str
     sources: tuple[str, ...]
     chunking: ChunkingSettings
+    context: str | None = None
 
 
 class Chunk(NamedTuple):
@@ -172,6 +174,7 @@ class Chunk(NamedTuple):
         start_offset: first UTF-16 code unit, in the field's values joined by one separator character.
         end_offset: UTF-16 code unit after the last one.
         text: the text, exactly that slice.
+        context: what stands before the text when it is embedded.
     """
 
     source_field: str
@@ -179,6 +182,12 @@ class Chunk(NamedTuple):
     start_offset: int
     end_offset: int
     text: str
+    context: str = ""
+
+    @property
+    def model_input(self) -> str:
+        """What the model gets to see."""
+        return self.context + self.text if self.context else self.text
 
 
 @dataclass(frozen=True, slots=True)

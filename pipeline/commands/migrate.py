@@ -36,6 +36,9 @@ def migrate(
     chunking: Annotated[
         str | None, typer.Option(metavar="JSON", help="Other chunking_settings for the new one.")
     ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="TEMPLATE", help="What stands before each of its chunks.")
+    ] = None,
     switch: Annotated[bool, typer.Option("--switch", help="Make the new embedding the field's own.")] = False,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="After the switch: let the old one go.")
@@ -59,15 +62,15 @@ def migrate(
 
     loaded = load_config(config, overrides)
     step = _step({"--to": to, "--switch": switch, "--drop-old": drop_old, "--drop-next": drop_next})
-    if chunking is not None and step != "--to":
-        raise PipelineError("--chunking goes with --to")
+    if (chunking is not None or context is not None) and step != "--to":
+        raise PipelineError("--chunking and --context go with --to")
     if step is None:
         return _show(loaded, output)
     if field is None:
         raise PipelineError(f"{step} needs --field; the mapping has {', '.join(loaded.mappings.semantic())}")
     compared = None
     if to is not None:
-        summary = begin(loaded, field, _embedding(loaded, field, to, chunking), quiet=quiet)
+        summary = begin(loaded, field, _embedding(loaded, field, to, chunking, context), quiet=quiet)
         compared = _compare(loaded, field, queries or loaded.gates.queries, qrels or loaded.gates.qrels)
     elif step == "--switch":
         summary = switch_over(loaded, field, quiet=quiet)
@@ -89,8 +92,10 @@ def _step(asked: dict[str, Any]) -> str | None:
     return steps[0] if steps else None
 
 
-def _embedding(config: "RunConfig", field: str, to: str, chunking: str | None) -> "Embedding":
-    """What `--to` and `--chunking` ask for; without chunking settings the field's own stay."""
+def _embedding(
+    config: "RunConfig", field: str, to: str, chunking: str | None, context: str | None
+) -> "Embedding":
+    """What `--to` and its options ask for; without them the field's own settings stay."""
     from models.chunking_settings import parse_chunking_settings
     from models.errors import InferenceError
     from models.json_text import parse_json
@@ -98,6 +103,8 @@ def _embedding(config: "RunConfig", field: str, to: str, chunking: str | None) -
 
     mapped = config.mappings.semantic().get(field)
     settings = mapped.chunking_settings if mapped else None
+    if context is None and mapped:
+        context = mapped.context
     if chunking is not None:
         try:
             settings = parse_json(chunking)
@@ -106,7 +113,7 @@ def _embedding(config: "RunConfig", field: str, to: str, chunking: str | None) -
             raise PipelineError(f"--chunking is not JSON: {error}") from None
         except InferenceError as error:
             raise PipelineError(f"--chunking: {error.reason}") from None
-    return Embedding(to, None, settings)
+    return Embedding(to, None, settings, context)
 
 
 def _compare(

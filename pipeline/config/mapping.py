@@ -10,6 +10,7 @@ from models.chunking_settings import parse_chunking_settings
 from models.errors import InferenceError
 from pipeline.config.mapping_parameters import PARAMETERS, TOP_PARAMETERS
 from pipeline.errors import did_you_mean
+from transforms.chunk.context import SECTION, ContextTemplate
 from transforms.dates import DEFAULT_FORMATS, date_pattern
 from transforms.index.tantivy_schema import text_analyzer
 from transforms.plain_values import COLUMN_TYPES, TEXT_TYPES, PlainField
@@ -59,6 +60,7 @@ class Property(BaseModel):
         inference_id: endpoint that embeds the field when documents are ingested (semantic_text); None is the default.
         search_inference_id: endpoint that embeds queries; the same where none is named.
         chunking_settings: overrides those of the endpoint.
+        context: template of what stands before each chunk when it is embedded, an extension of ours (semantic_text).
         index_options: how Elasticsearch indexes the embeddings; kept with the table for exports.
         format: formats of a date, `||` between them.
         coerce: whether a number may be written as text or with digits behind the point.
@@ -80,6 +82,7 @@ class Property(BaseModel):
     inference_id: str | None = None
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
+    context: str | None = None
     index_options: Any = None
     format: str | None = None
     coerce: bool = True
@@ -138,6 +141,13 @@ class Property(BaseModel):
             raise ValueError(error.reason) from None
         return value
 
+    @field_validator("context")
+    @classmethod
+    def _valid_context(cls, value: str | None) -> str | None:
+        if value is not None:
+            ContextTemplate.parse(value)
+        return value
+
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: str | None) -> str | None:
@@ -149,10 +159,10 @@ class Property(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "Property":
         if self.type != "semantic_text" and (
-            self.inference_id or self.search_inference_id or self.chunking_settings
+            self.inference_id or self.search_inference_id or self.chunking_settings or self.context
         ):
             raise ValueError(
-                f"[inference_id] and [chunking_settings] belong to type [semantic_text], not [{self.type}]"
+                f"[inference_id], [chunking_settings] and [context] belong to type [semantic_text], not [{self.type}]"
             )
         if self.analyzer and self.type not in (
             "text",
@@ -252,6 +262,13 @@ class Mappings(BaseModel):
                     raise ValueError(
                         f"[{name}] has copy_to [{target}], which is not a field of the mapping"
                         f"{did_you_mean(target, fields)}"
+                    )
+        for name, field in self.semantic().items():
+            for named in ContextTemplate.parse(field.context).names if field.context else ():
+                if named not in fields:
+                    raise ValueError(
+                        f"[{name}] has the context [{{{named}}}], which is not a field of the mapping"
+                        f"{did_you_mean(named, [*fields, SECTION])}"
                     )
         if not self.semantic():
             raise ValueError("has no semantic_text field: there is nothing to embed")

@@ -20,11 +20,17 @@ class Embedding:
     inference_id: str | None
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
+    context: str | None = None
 
     @classmethod
     def of(cls, field: Property, default_endpoint: str) -> "Embedding":
         """That of a mapped field; the default endpoint by its name, since the default may change."""
-        return cls(field.inference_id or default_endpoint, field.search_inference_id, field.chunking_settings)
+        return cls(
+            field.inference_id or default_endpoint,
+            field.search_inference_id,
+            field.chunking_settings,
+            field.context,
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from transforms.read.columns import DocumentShape
 from transforms.records import SemanticField
-from transforms.table.fingerprint import FieldIdentity, make_fingerprint
+from transforms.table.fingerprint import FieldIdentity, embedding_fingerprint, make_fingerprint
 from transforms.table.schema import TABLE_FORMAT, SemanticColumn, TableLayout
 
 
@@ -140,12 +140,13 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     chunking = (
         parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     )
-    field = SemanticField(name, config.mappings.sources(name), chunking)
+    field = SemanticField(name, config.mappings.sources(name), chunking, mapped.context)
     # A service that must be asked for its dimensions is asked here, where it is known which field to blame.
     _ = model.model_settings
     element = "sparse" if endpoint.is_sparse else "float" if endpoint.element_type == "float" else "byte"
     column = SemanticColumn(name, endpoint.inference_id, element)
-    return ResolvedField(field, endpoint, model, column, model.fingerprint[:16], search_inference_id)
+    fingerprint = embedding_fingerprint(model.fingerprint, mapped.context)
+    return ResolvedField(field, endpoint, model, column, fingerprint, search_inference_id)
 
 
 def _by_default(config: RunConfig) -> str:
@@ -204,6 +205,7 @@ def _describe(
                 "model": field.model.describe(),
                 "embedding_fingerprint": field.embedding_fingerprint,
                 "chunking_settings": field.field.chunking.to_json(),
+                **({"context": field.field.context} if field.field.context else {}),
             }
             for field in fields
         },

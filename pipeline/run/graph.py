@@ -66,9 +66,10 @@ def previous_rows(resolved: ResolvedConfig) -> PreviousRows:
     accepted = {
         field.name: Accepted(field.endpoint.inference_id, {"task_type": field.endpoint.task_type, **settings})
         for field in resolved.fields
-        if not resolved.substitutions and (settings := field.model.model_settings)
+        if not resolved.substitutions and not field.field.context and (settings := field.model.model_settings)
     }
-    return PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints, accepted)
+    contexts = {field.name: field.field.context for field in resolved.fields if field.field.context}
+    return PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints, accepted, contexts)
 
 
 def embed_graph(
@@ -84,12 +85,12 @@ def embed_graph(
 
     # One stage an endpoint. Fields of the same model share it within a process.
     previous = previous_rows(resolved)
-    shared = {field.embedding_fingerprint: Shared() for field in resolved.fields}
+    shared = {field.model.fingerprint: Shared() for field in resolved.fields}
     for field in resolved.fields:
         embed = EmbedDocuments(
             field.field.name,
             field.model,
-            shared[field.embedding_fingerprint],
+            shared[field.model.fingerprint],
             config.runner.device,
             previous,
             run.folder,

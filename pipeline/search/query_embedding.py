@@ -11,6 +11,7 @@ from models.model import Model
 from models.open_model import open_model
 from pipeline.errors import PipelineError
 from transforms.index.state import IndexState
+from transforms.table.fingerprint import embedding_fingerprint
 
 _COMPARED = ("task_type", "dimensions", "similarity", "element_type")
 
@@ -49,12 +50,13 @@ def _search_endpoint(state: IndexState, inference_id: str) -> Endpoint:
 
 
 def _check_same(model: Model, field: str, definition: dict[str, Any]) -> None:
-    indexed, now = definition["embedding_fingerprint"], model.fingerprint
-    if not now.startswith(indexed):
+    indexed = definition["embedding_fingerprint"]
+    now = embedding_fingerprint(model.fingerprint, definition.get("context"))
+    if now != indexed:
         before, after = definition.get("model", {}), model.describe()
         raise PipelineError(
             f"[{field}] was embedded by {before.get('model_id')} (fingerprint {indexed}), but its endpoint"
-            f" [{definition['inference_id']}] is {after.get('model_id')} now (fingerprint {now[: len(indexed)]}): their"
+            f" [{definition['inference_id']}] is {after.get('model_id')} now (fingerprint {now}): their"
             " embeddings cannot be compared. Use the same weights again, or run the job so that it embeds anew."
         )
 

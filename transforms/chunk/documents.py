@@ -13,6 +13,7 @@ from models.errors import illegal_argument
 from models.text import Utf16Text, is_blank
 from transforms.batches import ChunkedBatch, DocumentBatch
 from transforms.chunk.boundaries import find_sentences
+from transforms.chunk.context import ChunkContexts
 from transforms.chunk.separators import compile_separator
 from transforms.chunk.strategies import spans_of
 from transforms.chunk.token_strategies import CountTokens
@@ -63,7 +64,17 @@ def chunk_documents(
         chunks[document] += [
             Chunk(name, number, base + start, base + end, text.slice(start, end)) for start, end in found
         ]
+    if field.context is not None:
+        chunks = [
+            _with_context(document, field.context, found)
+            for document, found in zip(documents, chunks, strict=True)
+        ]
     return list(map(tuple, chunks))
+
+
+def _with_context(document: Document, template: str, chunks: Sequence[Chunk]) -> list[Chunk]:
+    contexts = ChunkContexts(template, document.source)
+    return [chunk._replace(context=contexts.of(chunk.source_field, chunk.start_offset)) for chunk in chunks]
 
 
 def _values(documents: Sequence[Document], field: SemanticField) -> Iterator[_Value]:

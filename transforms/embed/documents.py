@@ -66,9 +66,9 @@ class Pending:
     def new_texts(self) -> list[str]:
         """Their texts."""
         if self.reusable is None:
-            return [chunk.text for chunk in self.chunks]
+            return [chunk.model_input for chunk in self.chunks]
         known = self.reusable.rows
-        return [chunk.text for index, chunk in enumerate(self.chunks) if index not in known]
+        return [chunk.model_input for index, chunk in enumerate(self.chunks) if index not in known]
 
 
 def embed_documents(

@@ -59,12 +59,13 @@ def measure(
         reused: for each document the positions of the chunks whose embedding is at hand.
     """
     texts = [chunk.text for document in chunks for chunk in document]
+    inputs = [chunk.model_input for document in chunks for chunk in document]
     is_reused = [
         index in known
         for document, known in zip(chunks, reused, strict=True)
         for index in range(len(document))
     ]
-    tokens = model.count_tokens(texts).tolist() if texts else []
+    tokens = model.count_tokens(inputs).tolist() if inputs else []
     window = model.max_tokens or max(tokens, default=0)
     return FieldMeasures(
         field=name,

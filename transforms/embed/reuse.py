@@ -15,6 +15,7 @@ import pyarrow as pa
 from models.embeddings import Embeddings
 from models.text import Utf16Text
 from transforms import exact_json
+from transforms.chunk.context import ChunkContexts
 from transforms.embed.brought import Accepted, brought_embeddings
 from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
@@ -46,11 +47,17 @@ class PreviousRows:
         table_path: the table.
         fingerprints: field name -> fingerprint that its embeddings must have to be used again.
         accepted: field name -> what embeddings that a document brings must be made by; others are made anew.
+        contexts: field name -> template of its chunks' headers, for those that have one.
     """
 
     def __init__(
-        self, table_path: str, fingerprints: Mapping[str, str], accepted: Mapping[str, Accepted] | None = None
+        self,
+        table_path: str,
+        fingerprints: Mapping[str, str],
+        accepted: Mapping[str, Accepted] | None = None,
+        contexts: Mapping[str, str] | None = None,
     ) -> None:
+        self.contexts = dict(contexts or {})
         self.accepted = dict(accepted or {})
         self.table_path = table_path
         self.fingerprints = dict(fingerprints)
@@ -63,6 +70,7 @@ class PreviousRows:
             "table_path": self.table_path,
             "fingerprints": self.fingerprints,
             "accepted": self.accepted,
+            "contexts": self.contexts,
             "_groups": OrderedDict(),
             "_starts": {},
         }
@@ -79,8 +87,12 @@ class PreviousRows:
         column = self._column(row, field)
         if column is None:
             return None
-        known = self._known_texts(row, column)
-        matches = [(index, known[chunk.text]) for index, chunk in enumerate(chunks) if chunk.text in known]
+        known = self._known_inputs(row, column, self.contexts.get(field))
+        matches = [
+            (index, known[chunk.model_input])
+            for index, chunk in enumerate(chunks)
+            if chunk.model_input in known
+        ]
         if not matches:
             return None
         old_rows = [old for _, old in matches]
@@ -119,17 +131,20 @@ class PreviousRows:
         self._groups.move_to_end(key)
         return self._groups[key]
 
-    def _known_texts(self, row: pa.Table, field: str) -> dict[str, int]:
-        """Text of each chunk of the row -> the chunk's position."""
+    def _known_inputs(self, row: pa.Table, field: str, context: str | None) -> dict[str, int]:
+        """What the model saw of each chunk of the row -> the chunk's position."""
         column = ChunkColumn.of(row.column(field))
         if len(column.chunks) >= MAX_CHUNKS:
             # Some may be folded: then their embedding is not that of their text.
             return {}
         source = exact_json.loads(row.column("_source")[0].as_py())
+        # The fingerprint of an embedding has its template, so the row's chunks had the same one.
+        contexts = ChunkContexts(context, source) if context is not None else None
         texts: dict[str, Utf16Text] = {}
         known: dict[str, int] = {}
         for index, (name, start, end) in enumerate(column.places()):
             if name not in texts:
                 texts[name] = Utf16Text(joined_values(source, name))
-            known.setdefault(texts[name].slice(start, end), index)
+            header = contexts.of(name, start) if contexts is not None else ""
+            known.setdefault(header + texts[name].slice(start, end), index)
         return known

@@ -37,6 +37,11 @@ class FieldIdentity:
     chunking: Mapping[str, Any]
 
 
+def embedding_fingerprint(model: str, context: str | None) -> str:
+    """The fingerprint of a field's embeddings: its model's, and the template of what stands before each chunk."""
+    return model[:16] if context is None else _digest([model, context])
+
+
 def make_fingerprint(
     fields: Mapping[str, FieldIdentity],
     columns: Sequence[Mapping[str, Any]],

@@ -160,6 +160,7 @@ def _semantic(
     if form.form == "nested":
         return {"type": "text", **{key: field[key] for key in ("copy_to", "fields") if field.get(key)}}
     settings = described["model_settings"]
+    field.pop("context", None)  # an extension of ours
     field["inference_id"] = form.inference_id(name, described)
     if name in form.inference_ids:
         field.pop("search_inference_id", None)
