@@ -41,7 +41,7 @@ def chunk(
         str | None, typer.Option(help="Folder of user-defined endpoints.", show_default=DEFAULT_ENDPOINTS)
     ] = None,
 ) -> None:
-    """Chunk JSON lines from stdin, or show the chunks of one text file."""
+    """Chunk JSON lines from stdin, or show the chunks of a file."""
     from transforms.chunk.json_lines import chunk_lines
 
     chosen, model = _settings_and_model(settings, endpoint, endpoints)

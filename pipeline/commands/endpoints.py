@@ -75,7 +75,7 @@ def _report_wrong(wrong: "Mapping[Path, InferenceError]") -> None:
 @endpoints.command("get", epilog="Example: semantic-ingest endpoints get .minilm-l6-v2")
 @answers_in_json
 def get_endpoint(target: Target, path: Folder = None) -> None:
-    """Print an endpoint as GET _inference does; `_all` and `TASK/_all` print many."""
+    """Print an endpoint as GET _inference does. `_all` and `TASK/_all` print many."""
     registry, _ = registry_of(path)
     task_type, inference_id = split_target(target)
     wrong: Mapping[Path, InferenceError] = {}
@@ -100,7 +100,7 @@ def put_endpoint(
     path: Folder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and store nothing.")] = False,
 ) -> None:
-    """Define an endpoint with the body of PUT _inference; literal secrets move to files of their own."""
+    """Define an endpoint with the body of PUT _inference. Literal secrets move to files of their own."""
     from models.endpoints.services import SERVICES
 
     registry, _ = registry_of(path)
@@ -141,7 +141,7 @@ def delete_endpoint(
 def try_endpoint(
     target: Target, path: Folder = None, config: ModelsFrom = None, timeout: Timeout = None
 ) -> None:
-    """Embed one short text: does the endpoint work, how long are its embeddings, how fast is it?"""
+    """Embed one short text. Does the endpoint work, how long are its embeddings, how fast is it?"""
     from models.open_model import usable_model
 
     registry, models = registry_of(path, config)

@@ -53,7 +53,7 @@ def evaluate(
     overrides: Overrides = None,
     output: Format = "table",
 ) -> None:
-    """Measure retrieval: nDCG@10, recall@100, MRR@10 and MAP of every mode, and whether differences are real."""
+    """Measure retrieval in every mode. nDCG@10, recall@100, MRR@10 and MAP, and whether differences are real."""
     from pipeline.evaluation.evaluate import compare_version
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.judgements import load_qrels, load_queries

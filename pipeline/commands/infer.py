@@ -35,7 +35,7 @@ def infer(
     config: ModelsFrom = None,
     timeout: Timeout = None,
 ) -> None:
-    """Embed texts and print Elasticsearch's response, or its error body and exit code 1."""
+    """Embed texts and print Elasticsearch's response. An error is its error body and exit code 1."""
     from models.endpoints.inference import answer, body_of, parse_request, to_bytes
     from models.open_model import usable_model
 

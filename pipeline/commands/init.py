@@ -32,7 +32,7 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
-    """Propose a run config for documents: looks at a sample of them and writes YAML with comments."""
+    """Propose a run config for files or a database. What was seen of them stands in comments."""
     spare_pandas()
     from pipeline.config.propose import propose, to_yaml
     from transforms import files

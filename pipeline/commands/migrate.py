@@ -54,7 +54,7 @@ def migrate(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Move a semantic field to another endpoint while it stays searchable; the source is not read."""
+    """Move a semantic field to another endpoint. It stays searchable, and the source is not read."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.run.migrate import begin, drop

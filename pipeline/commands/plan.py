@@ -17,7 +17,7 @@ def plan(
     calibrate: Annotated[bool, typer.Option(help="Embed a few chunks to estimate the time of a run.")] = True,
     output: Format = "table",
 ) -> None:
-    """Show what a run would do: documents added, changed and deleted, chunks, tokens, truncations, time, size."""
+    """Show what a run would do. Documents added, changed and deleted, chunks, tokens, truncations, time, size."""
     from pipeline.config.load import load_config
 
     loaded = load_config(config, overrides)  # a typo is found before Beam is imported, which takes seconds

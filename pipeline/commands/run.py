@@ -32,7 +32,7 @@ def run(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Ingest: read, chunk, embed, publish one new version of the table, bring the index up to date."""
+    """Ingest: read, chunk, embed, publish, index. All of it becomes one new version of the table."""
     from pipeline.logs import configure_logging
 
     spare_pandas()

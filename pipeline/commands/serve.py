@@ -32,7 +32,7 @@ def serve(
     api_key: ApiKey = None,
     overrides: Overrides = None,
 ) -> None:
-    """Serve Elasticsearch's inference API, OpenAI's embeddings, and a page: search, documents, endpoints, runs."""
+    """Serve models over HTTP, and a page. The APIs are Elasticsearch's inference and OpenAI's embeddings."""
     _serve(config, host, port, api_key, overrides)
 
 

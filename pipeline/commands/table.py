@@ -36,7 +36,7 @@ def history(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the newest versions.")] = None,
     output: Format = "table",
 ) -> None:
-    """List the table's versions: what each run changed, and which can be restored."""
+    """List the table's versions. What each run changed, and which can be restored."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.history import history as list_versions
@@ -56,7 +56,7 @@ def restore(
     overrides: Overrides = None,
     output: Format = "table",
 ) -> None:
-    """Publish the rows of an older version again, as a new version; the index follows."""
+    """Publish an older version again, as a new one. The index follows."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.history import restore as restore_version
@@ -80,7 +80,7 @@ def vacuum(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, show what would go.")] = False,
     output: Format = "table",
 ) -> None:
-    """Delete the files of old versions and what killed runs left behind."""
+    """Delete files of old versions and of killed runs."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.vacuum import vacuum as clear_away
@@ -108,7 +108,7 @@ def verify(
     ] = False,
     output: Format = "table",
 ) -> None:
-    """Check the table against itself, its log and its index; exit code 1 when anything is wrong."""
+    """Check the table against itself, its log and its index. Exit code 1 when anything is wrong."""
     spare_pandas()
     from pipeline.config.load import load_config
     from pipeline.table.verify import verify as verify_table

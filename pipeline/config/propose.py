@@ -63,7 +63,7 @@ def propose(path: str, table: str | None = None) -> Proposal:
     if format == "files":
         config["failures"] = {"max_ratio": 0.2}
         said["failures"] = [
-            "files that cannot be read are listed beside the table; a run fails when they are more"
+            "files that cannot be read are listed beside the table; a run with more than a fifth of them fails"
         ]
     return Proposal(config, said)
 

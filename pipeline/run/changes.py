@@ -110,7 +110,7 @@ def collect_changes(
     from pipeline.run import graph
 
     plan = planned.plan
-    failed = _failed_work(planned, failures)
+    failed = failed_work(planned, failures)
     rows = sum(part.rows for part in written)
     if rows + int(failed.sum()) != len(plan.work):
         raise PipelineError(
@@ -147,7 +147,7 @@ def collect_changes(
     return Changes(written + rewritten + taken_over, removed)
 
 
-def _failed_work(planned: PlannedRun, failures: list[Failure]) -> Any:
+def failed_work(planned: PlannedRun, failures: list[Failure]) -> Any:
     """Which documents of the work failed, as a boolean array."""
     ids = {failure.document_id for failure in failures if failure.document_id is not None}
     places = {(failure.path, failure.line) for failure in failures if failure.document_id is None}

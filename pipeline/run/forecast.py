@@ -12,6 +12,7 @@ from pipeline.config.run_config import RunConfig
 from pipeline.report.run_json import ExtractionSummary
 from pipeline.report.run_report import RunReport
 from pipeline.run import graph
+from pipeline.run.changes import failed_work
 from pipeline.run.extraction import extraction_summary
 from pipeline.run.guards import check_fields, check_source
 from pipeline.run.plan import PlannedRun, plan_run, unreadable_failures, write_work
@@ -63,18 +64,25 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
             fields[field.name] = _field_forecast(field, own, sample)
     finally:
         files.delete_folder(planned.run.folder)
-    return _summary(planned, unreadable_failures(planned) + failures, fields, extraction)
+    return _summary(planned, failures, fields, extraction)
 
 
 def _summary(
     planned: PlannedRun,
-    failures: Sequence[Failure],
+    failures: list[Failure],
     fields: dict[str, dict[str, Any]],
     extraction: ExtractionSummary | None,
 ) -> dict[str, Any]:
+    plan, succeeds = planned.plan, ~failed_work(planned, failures)
+    counts = {
+        **plan.counts(),
+        "added": int((plan.previous[succeeds] < 0).sum() + (plan.taken_over_previous < 0).sum()),
+        "changed": int((plan.previous[succeeds] >= 0).sum() + (plan.taken_over_previous >= 0).sum()),
+        "failed": len(unreadable_failures(planned)) + len(failures),
+    }
     estimates = [field["estimate"] for field in fields.values() if field["estimate"]]
     return {
-        "documents": {**planned.plan.counts(), "failed": len(failures)},
+        "documents": counts,
         "extraction": None if extraction is None else asdict(extraction),
         "skipped_files": dict(planned.skipped),
         "would_fail_mass_delete_guard": _over_delete_ratio(planned),

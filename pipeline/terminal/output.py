@@ -95,7 +95,8 @@ def extraction_rows(extraction: Mapping[str, Any] | None) -> dict[str, str]:
             f"{extraction['seconds']:,.1f} s of processor time by {extraction['library']}"
         )
         slowest = extraction["slowest"][0]
-        rows["slowest"] = f"{slowest['path']}, {slowest['seconds']:,.1f} s"
+        if slowest["seconds"] >= 1:
+            rows["slowest"] = f"{slowest['path']}, {slowest['seconds']:,.1f} s"
     if extraction["earlier_library"]:
         rows["library"] = (
             f"was {extraction['earlier_library']}: its documents are extracted again; where a chunk's text is "

@@ -68,7 +68,7 @@ def export_elasticsearch(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Write documents with their chunks and vectors for Elasticsearch's _bulk."""
+    """Write documents and their vectors for _bulk."""
     from pipeline.config.load import load_config
     from pipeline.exchange.elasticsearch.bulk import export_bulk
     from pipeline.exchange.elasticsearch.index import index_body
@@ -130,7 +130,7 @@ def export_chunks(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Write one row a chunk as Parquet: ids, offsets, text, embedding or token ids and weights."""
+    """Write one row a chunk as Parquet. Ids, offsets, text, embedding or token ids and weights."""
     from pipeline.config.load import load_config
     from pipeline.exchange.chunk_files import export_chunks as write
     from pipeline.exchange.chunks import chunk_schemas

@@ -34,7 +34,7 @@ def import_mapping(
     ],
     api_key: ApiKey = None,
 ) -> None:
-    """Print an index's mapping as the `mappings` of a run config; what has no place there is named on stderr."""
+    """Print an index's mapping as that of a run config. What has no place there is named on stderr."""
     import yaml
 
     from pipeline.exchange.import_mapping import import_mapping as take
@@ -61,7 +61,7 @@ def import_endpoints(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     output: Format = "table",
 ) -> None:
-    """Define a cluster's endpoints here; secrets are never told by it, so they come from the environment."""
+    """Define a cluster's endpoints here. Secrets are never told by it, so they come from the environment."""
     from pipeline.exchange.import_endpoints import import_endpoints as take
     from pipeline.exchange.import_mapping import read_answer
 

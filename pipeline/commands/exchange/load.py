@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.exchange.engines.load import ChunkTarget
 
 load = typer.Typer(
-    help="Load the table into other systems; each of them remembers what it shows.",
+    help="Load the table into other systems. Each of them remembers what it shows.",
     epilog="Example: semantic-ingest load elasticsearch run_configs/quickstart.yaml http://127.0.0.1:9200"
     " --index docs-1 --alias docs --profile nested",
     no_args_is_help=True,
@@ -65,7 +65,7 @@ def load_elasticsearch(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Load documents with their vectors; a later load sends what has changed, a broken one goes on."""
+    """Load documents with their vectors. A later load sends what has changed, a broken one goes on."""
     from pipeline.config.load import load_config
     from pipeline.exchange.elasticsearch.load import ClusterIndex, connect
     from pipeline.exchange.elasticsearch.load import load as load_into
@@ -119,7 +119,7 @@ def load_opensearch(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Load chunks into OpenSearch: knn_vector and rank_features, a document a chunk."""
+    """Load chunks into OpenSearch. knn_vector and rank_features, a document a chunk."""
     from pipeline.exchange.engines.opensearch import OpenSearchChunks
 
     _load_chunks(OpenSearchChunks(_resolved(url), index), config, fields, columns, overrides, quiet, output)
@@ -140,7 +140,7 @@ def load_qdrant(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Load chunks into Qdrant: a named vector for each field, a point a chunk."""
+    """Load chunks into Qdrant. A named vector for each field, a point a chunk."""
     from pipeline.exchange.engines.qdrant import QdrantChunks
 
     key = None if api_key is None else _resolved(api_key)
@@ -185,7 +185,7 @@ def load_pgvector(
     quiet: Quiet = False,
     output: Format = "table",
 ) -> None:
-    """Load chunks into PostgreSQL: vector and sparsevec, a row a chunk."""
+    """Load chunks into PostgreSQL. vector and sparsevec, a row a chunk."""
     from pipeline.exchange.engines.pgvector import PostgresChunks
 
     with closing(PostgresChunks(_resolved(url), table)) as target:

@@ -60,6 +60,15 @@ def test_a_quick_command_imports_only_what_it_uses(finished: SmallRun, command: 
     )
 
 
+@pytest.mark.parametrize("group", ["", "endpoints", "export", "load", "import"])
+def test_help_says_in_whole_sentences_what_commands_do(
+    group: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*group.split(), "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.replace("[ARGS]...", "")
+
+
 def test_help_lists_commands_as_they_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     listed = [
