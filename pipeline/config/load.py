@@ -24,6 +24,12 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise ConfigError(
+            path,
+            [f"{what}; a run config is wanted here, and `semantic-ingest init PATH` makes one for documents"],
+        ) from None
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:

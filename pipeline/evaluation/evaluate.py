@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.statistics import Floats, PairTest, bootstrap_interval, paired_tests
+from pipeline.logs import log
 from pipeline.search.filters import Filter
 from pipeline.search.open_index import Bools, SearchIndex, opened
 from pipeline.search.pruning import Pruning
@@ -172,6 +173,7 @@ def evaluate(
             else "no query has a judgement of a document that the filter lets through"
         )
     relevant = {query: dict(qrels[query]) for query in judged}
+    _warn_of_missing(index, relevant)
     runs = run_modes(index, judged, modes or available_modes(index, field), field, depth, pruning, allowed)
     return _evaluation(index, judged, relevant, runs, pruning, filter)
 
@@ -186,6 +188,21 @@ def _evaluation(
 ) -> Evaluation:
     results = {mode: measured(run, qrels, queries) for mode, run in runs.items()}
     return Evaluation(queries, qrels, results, int(index.state.table["version"]), pruning, filter)
+
+
+def _warn_of_missing(index: SearchIndex, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Say it where relevant documents are not in the index: ids that are written otherwise look like bad retrieval."""
+    relevant = {id_ for judged in qrels.values() for id_, relevance in judged.items() if relevance > 0}
+    missing = relevant - {index.ids[number] for number in np.flatnonzero(index.alive)}
+    if missing:
+        log.warning(
+            "%s of %s relevant documents are not in the index and count as not found, for example [%s]; ids there look"
+            " like [%s]",
+            f"{len(missing):,}",
+            f"{len(relevant):,}",
+            min(missing),
+            index.ids[int(np.argmax(index.alive))] if len(index) else "",
+        )
 
 
 def _within(

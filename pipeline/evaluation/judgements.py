@@ -56,8 +56,10 @@ def load_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _is_number(value: str) -> bool:

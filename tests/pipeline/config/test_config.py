@@ -210,3 +210,10 @@ def test_check_names_everything_that_would_stop_a_run(tmp_path, capsys):
     assert "nobody-knows" in message
     assert "missing.jsonl" in message
     assert "failures.path" in message
+
+
+@pytest.mark.parametrize(("name", "what"), [("nothing.yaml", "does not exist"), ("folder", "is a folder")])
+def test_what_is_no_config_says_how_to_make_one(tmp_path, name, what):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=f"{what}; a run config is wanted here, and `semantic-ingest init"):
+        load_config(str(tmp_path / name))

@@ -253,6 +253,17 @@ def test_files_that_are_neither_are_named(tmp_path: Path, read: Any, content: st
         read(path)
 
 
+def test_relevant_documents_that_are_not_there_are_told(index: str, caplog: pytest.LogCaptureFixture) -> None:
+    judged = {"q": {"d1": 1, "docs/d2": 1, "d3.md": 2, "nothing": 0}}
+    evaluate(index, {"q": "panthers"}, judged, modes=["bm25"])
+    (record,) = caplog.records
+    assert "2 of 3 relevant documents are not in the index" in record.getMessage()
+    assert "for example [d3.md]; ids there look like [d" in record.getMessage()
+    caplog.clear()
+    evaluate(index, {"q": "panthers"}, {"q": {"d1": 1}}, modes=["bm25"])
+    assert caplog.records == []
+
+
 def test_queries_without_judgements_are_an_error(index: str) -> None:
     with pytest.raises(PipelineError, match="no query has a judgement"):
         evaluate(index, {"a": "text"}, {"b": {"d1": 1}})
