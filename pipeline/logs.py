@@ -28,6 +28,13 @@ def configure_logging(log_format: Literal["text", "json"] = "text") -> None:
         threading.excepthook = _thread_failed
 
 
+def leave_out_noise() -> None:
+    """Keep what Beam warns of though all is well out of the log of a program that uses us as a library."""
+    root = logging.getLogger()
+    if _is_worth_showing not in root.filters:
+        root.addFilter(_is_worth_showing)
+
+
 def logs_json() -> bool:
     """Whether the log is JSON, so that a program reads stderr and not a person."""
     return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)

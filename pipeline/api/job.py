@@ -13,6 +13,7 @@ from models.open_model import open_model
 from pipeline.api.frame import Frame
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.load import load_config
+from pipeline.logs import leave_out_noise
 from pipeline.report.run_json import RunSummary
 
 
@@ -30,6 +31,7 @@ def run(
     Raises:
         PipelineError: the run could not be done; the published table is as it was.
     """
+    leave_out_noise()
     from pipeline.run.job import run_pipeline
 
     loaded = load_config(str(config), list(overrides))
@@ -47,6 +49,7 @@ def plan(config: str | Path, *overrides: str, calibrate: bool = False) -> dict[s
     Raises:
         PipelineError: the plan could not be made.
     """
+    leave_out_noise()
     from pipeline.run.forecast import forecast
 
     return forecast(load_config(str(config), list(overrides)), calibrate=calibrate)

@@ -49,7 +49,7 @@ def test_the_public_names_are_these() -> None:
     }
     assert set(pipeline.__all__) == expected
     assert set(api.__all__) == expected | {"run", "search"}
-    assert expected <= set(dir(pipeline))
+    assert set(dir(pipeline)) == expected
     assert all(callable(getattr(pipeline, name)) for name in pipeline.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pipeline.nothing
@@ -66,6 +66,25 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         cwd=ROOT,
     )
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_program_that_uses_us_reads_no_warnings_of_beam(tmp_path) -> None:
+    job = SmallRun(tmp_path)
+    job.write([document(number) for number in range(3)])
+    assert job.run("--quiet") == 0
+    job.write([document(number, 1) for number in range(3)])
+    code = (
+        "import sys; from pipeline.api import plan, run\n"
+        "plan(sys.argv[1], calibrate=False); run(sys.argv[1], quiet=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(job.config_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_documents_come_in_every_form(table: IndexTable) -> None:

@@ -54,7 +54,8 @@ class Snapshot:
         except (DeltaError, OSError, ValueError) as error:
             if version is not None and DeltaTable.is_deltatable(table_path):
                 raise IndexUnusable(f"the table [{table_path}] has no version {version}: {error}") from None
-            raise IndexUnusable(f"[{table_path}] has no table yet; `run` makes it ({error})") from None
+            said = str(error).partition("\n")[0]
+            raise IndexUnusable(f"[{table_path}] has no table yet; `run` makes it ({said})") from None
         return cls.of_delta(table_path, table)
 
     @classmethod
