@@ -188,7 +188,7 @@ def unresolved(path: str, reference: str, folder: str | None) -> str | None:
     """Say why a reference cannot be resolved on this machine, or None when it can."""
     if not is_reference(reference):
         return (
-            f"[{path}] holds a literal secret; write env:NAME or file:PATH, or use `endpoints put`,"
+            f"[{path}] holds a literal secret; write env:NAME or file:PATH, or use `semantic-ingest endpoints put`,"
             " which moves it"
         )
     kind, name = _parts(reference)

@@ -50,4 +50,4 @@ def index(
             print(one_line(f"{name}: {value if not isinstance(value, list) else '; '.join(value) or 'none'}"))
     if problems:
         print(one_line(f"the index does not show the table: {problems[0]}"), file=sys.stderr)
-        raise PipelineError("rebuild the index with `index --rebuild`")
+        raise PipelineError("rebuild the index with `semantic-ingest index CONFIG --rebuild`")

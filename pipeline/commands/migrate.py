@@ -144,7 +144,8 @@ def _show(config: "RunConfig", output: str) -> None:
     for reminder in reminders(config, migrations):
         print(one_line(reminder))
     if not migrations:
-        print("no field is on its way to another endpoint; `migrate CONFIG --field F --to ENDPOINT` begins")
+        print("no field is on its way to another endpoint;")
+        print("`semantic-ingest migrate CONFIG --field F --to ENDPOINT` begins")
 
 
 def _print_summary(summary: "RunSummary") -> None:

@@ -82,7 +82,9 @@ def compare_with_cluster(
     """
     state = remote.state()
     if state is None:
-        raise PipelineError(f"the cluster has no index [{remote.name}]; `load elasticsearch` makes it")
+        raise PipelineError(
+            f"the cluster has no index [{remote.name}]; `semantic-ingest load elasticsearch` makes it"
+        )
     plain = evaluate(local, queries, qrels, field=field, depth=DEPTH)
     pruned = evaluate(
         local, queries, qrels, modes=_pruned_modes(plain), field=field, depth=DEPTH, pruning=Pruning()

@@ -33,7 +33,7 @@ from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError
 from pipeline.run import graph
-from pipeline.runners.execute import check_runner, create_runner, pipeline_options, runner_of
+from pipeline.runners.execute import check_runner, create_runner, execute, pipeline_options, runner_of
 from pipeline.runners.local import choose_workers
 from pipeline.runners.runner import Runner
 from pipeline.runners.worker_package import build_worker_package
@@ -112,6 +112,20 @@ def test_processes_of_dataflow_share_a_gpu_where_it_is_shared_by_mps() -> None:
     hint = f"{DATAFLOW['accelerator']};use_nvidia_mps"
     options = pipeline_options(RunnerConfig(**{**DATAFLOW, "accelerator": hint}))
     assert "no_use_multiple_sdk_containers" not in (options.view_as(DebugOptions).experiments or [])
+
+
+def test_a_notebook_does_not_change_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam would number its labels, and import data frames that do not fit every pandas."""
+    monkeypatch.setattr("apache_beam.utils.interactive_utils.is_in_ipython", lambda: True)
+    monkeypatch.setitem(sys.modules, "apache_beam.runners.interactive", None)
+    labels: list[str] = []
+
+    def build(pipeline: beam.Pipeline) -> None:
+        pipeline | "Numbers" >> beam.Create([1])
+        labels.extend(step.full_label for step in pipeline.transforms_stack[0].parts)
+
+    execute(config({"name": "local"}), build)
+    assert labels == ["Numbers"]
 
 
 def test_worker_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
