@@ -12,6 +12,7 @@ from pipeline.terminal.text import one_line
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig
+    from pipeline.run.look import SourceSeen
 
 
 @app.command(epilog="Example: semantic-ingest check run_configs/quickstart.yaml --print")
@@ -31,16 +32,26 @@ def check(
     loaded = load_config(config, overrides)  # a typo is found before Beam is imported, which takes seconds
     from pipeline.run.check import describe_engine, find_problems
 
-    problems = find_problems(loaded)
+    problems, seen = find_problems(loaded)
     if problems:
         raise ConfigError(config, problems)
     if print_config:
         print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     else:
         _print_notes(loaded)
+        if seen.files:
+            print(one_line(_folder(seen)))
         print(f"{config}: ready to run")
         if engine := describe_engine(loaded):
             print(f"Local models compute on {engine}")
+
+
+def _folder(seen: "SourceSeen") -> str:
+    """What a folder holds, by type."""
+    which = "" if seen.files == seen.of_files else f" of the first {seen.files:,} of {seen.of_files:,} files"
+    types = ", ".join(f"{count:,} {kind}" for kind, count in seen.types.most_common())
+    skipped = f"; {skipped_files(seen.skipped)}" if seen.skipped else ""
+    return f"documents{which}: {types or 'none'}{skipped}"
 
 
 def _print_notes(config: "RunConfig") -> None:

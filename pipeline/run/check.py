@@ -9,7 +9,7 @@ from pipeline.config.migration import Migration
 from pipeline.config.resolve import resolve
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.run.look import look_at_source
+from pipeline.run.look import SourceSeen, look_at_source
 from pipeline.run.source import find_source, source_format
 from pipeline.runners.execute import check_runner, pipeline_options
 from pipeline.table.delta import open_table
@@ -18,10 +18,10 @@ from transforms import files
 from transforms.read.formats import FORMATS
 
 
-def find_problems(config: RunConfig) -> list[str]:
-    """Name everything that would stop a run, each with its place in the config."""
+def find_problems(config: RunConfig) -> tuple[list[str], SourceSeen]:
+    """Name everything that would stop a run, each with its place in the config, and tell what the source holds."""
     problems: list[str] = []
-    resolved = None
+    resolved, seen = None, SourceSeen()
     try:
         resolved = resolve(config, _migrations(config))
     except ConfigError as error:
@@ -34,7 +34,11 @@ def find_problems(config: RunConfig) -> list[str]:
         except (PipelineError, OSError, ValueError, SystemExit) as error:
             problems.append(f"{place}: {error}")
     if resolved is not None and not any(problem.startswith("source") for problem in problems):
-        problems += look_at_source(resolved)
+        try:
+            seen = look_at_source(resolved)
+        except (PipelineError, OSError) as error:
+            problems.append(f"source: {error}")
+        problems += seen.problems
     places = {"table.path": config.table.path, "failures.path": config.failures.path}
     if config.index is not None:
         places["index.path"] = config.index.path
@@ -43,7 +47,7 @@ def find_problems(config: RunConfig) -> list[str]:
         path = getattr(config.gates, name)
         if path is not None and not files.exists(path):
             problems.append(f"gates.{name}: [{path}] does not exist")
-    return problems
+    return problems, seen
 
 
 def _migrations(config: RunConfig) -> Mapping[str, Migration]:

@@ -1,7 +1,7 @@
 """What stops a run before it changes anything: an empty source, mass deletion, mixed models, too many failures."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ from pipeline.report.run_json import reasons_of
 from pipeline.report.run_report import RunReport
 from pipeline.run.changes import stale_rows
 from pipeline.run.plan import PlannedRun, unreadable_failures
+from pipeline.run.source import source_format
 from pipeline.table.delta import read_state
 from pipeline.table.embedding_check import embedding_lengths, known_chunk, likeness
 from transforms import files
@@ -120,14 +121,24 @@ def check_fields(planned: PlannedRun, report: RunReport | None = None) -> None:
         PipelineError: there is one; most often a name in the mapping is not that of the documents.
     """
     resolved, scan = planned.resolved, planned.scan
-    source = resolved.config.source
-    if not planned.plan.documents or FORMATS[source.format].is_folder or source.updated_at:
-        return  # what is in the documents is read later
-    stays = len(planned.state) and resolved.config.source.sync == "incremental"
+    source, format_ = resolved.config.source, FORMATS[resolved.config.source.format]
+    if not planned.plan.documents:
+        return
+    filled, known = scan.filled, scan.fields
+    if format_.names is not None and (format_.is_folder or source.updated_at):
+        # What the documents hold is read later; what they may hold is known.
+        known = format_.names(source_format(resolved.config))
+        filled = [field.name for field in resolved.fields if may_be_filled(field, known)]
+    stays = len(planned.state) and source.sync == "incremental"
     for field in resolved.fields:
-        if field.name in scan.filled or (stays and _is_filled(planned, field.name)):
+        if field.name in filled or (stays and _is_filled(planned, field.name)):
             continue
-        refuse(planned, report, f"{unfilled(field, scan.fields)} Nothing was changed.")
+        refuse(planned, report, f"{unfilled(field, known)} Nothing was changed.")
+
+
+def may_be_filled(field: ResolvedField, known: Collection[str]) -> bool:
+    """Whether documents that have only some fields can fill a semantic field; an object's fields are not known."""
+    return any(source in known or source.partition(".")[0] in known for source in field.field.sources)
 
 
 def unfilled(field: ResolvedField, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.dataset as ds
 import yaml
@@ -50,7 +51,7 @@ class Job:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The table's rows by id, read by plain pyarrow from the active files."""
-        rows = ds.dataset(self.table.file_uris()).to_table().to_pylist()
+        rows = ds.dataset([unquote(uri) for uri in self.table.file_uris()]).to_table().to_pylist()
         assert len({row["_id"] for row in rows}) == len(rows), "an id occurs twice"
         return {row["_id"]: row for row in rows}
 

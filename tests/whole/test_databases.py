@@ -68,6 +68,41 @@ def test_a_mark_of_deletion_is_read_as_what_it_says(tmp_path, rows, updated_at):
     assert sorted(run.rows(), key=int) == ["0", "1", "2", "4", "5", "6", "7", "8", "9"]
 
 
+@pytest.mark.parametrize("updated_at", [None, "changed"])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_field_that_no_column_fills_is_an_error(tmp_path, rows, capsys, command, updated_at):
+    run = small_run(tmp_path, table="articles", updated_at=updated_at)
+    run.config["mappings"]["properties"]["body"] = run.config["mappings"]["properties"].pop("text")
+    assert run.run(command=command) in (1, 2)
+    told = capsys.readouterr().err
+    assert "no document fills the semantic_text field [dense], which embeds [dense], [body]" in told
+    assert "[text]" in told
+
+
+@pytest.mark.parametrize("updated_at", [None, "changed"])
+@pytest.mark.parametrize("where", [{"table": "articles"}, {"query": "SELECT * FROM articles"}])
+def test_several_values_of_a_column_make_it_a_list(tmp_path, rows, updated_at, where):
+    rows.execute("ALTER TABLE articles ADD COLUMN tags JSON")
+    rows.execute('UPDATE articles SET tags = \'["a", "b"]\' WHERE id = 3')
+    rows.execute("UPDATE articles SET tags = '\"c\"' WHERE id = 4")
+    run = small_run(tmp_path, updated_at=updated_at, **where)
+    run.config["mappings"]["properties"]["tags"] = {"type": "keyword"}
+    assert run.run() == 0
+    if "table" in where:  # of a query SQLite does not say that a column is JSON
+        assert counts(run) == {"added": 10}
+        assert (run.rows()["3"]["tags"], run.rows()["4"]["tags"]) == (["a", "b"], ["c"])
+    assert run.run(command="check") == 0
+
+
+def test_check_names_rows_that_would_fail(tmp_path, rows, capsys):
+    rows.execute("UPDATE articles SET year = 'soon' WHERE id < 5")
+    for updated_at in (None, "changed"):
+        run = small_run(tmp_path, table="articles", updated_at=updated_at)
+        run.config["failures"]["max_ratio"] = 0.1
+        assert run.run(command="check") == 2
+        assert "5 of the first 10 documents would fail" in capsys.readouterr().err
+
+
 def counts(run: SmallRun) -> dict[str, int]:
     return {name: count for name, count in run.summary["documents"].items() if count}
 

@@ -70,6 +70,50 @@ def test_every_format_becomes_rows_with_its_fields(documents, capsys):
     assert "extracted" in capsys.readouterr().out
 
 
+def test_check_tells_types_and_extracts_the_first_of_each(documents, capsys, monkeypatch):
+    (documents.folder / "docs" / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    tried = []
+    real = folder.extract_document
+    monkeypatch.setattr(
+        folder, "extract_document", lambda sketch, pool: tried.append(sketch) or real(sketch, pool)
+    )
+    assert documents.run(command="check") == 0
+    told = capsys.readouterr().out
+    assert "2 pdf" in told
+    assert "skipped 1 image" in told
+    assert len({sketch.content_type for sketch in tried}) == len(tried), "one of each type"
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_field_that_no_file_can_fill_is_an_error(tmp_path, capsys, command):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("some text")
+    mapping = {
+        "properties": {
+            "body": {"type": "text", "copy_to": ["dense"]},
+            "dense": MAPPING["properties"]["dense"],
+        }
+    }
+    run = SmallRun(tmp_path, source={"format": "files", "path": str(tmp_path / "docs")}, mappings=mapping)
+    assert run.run(command=command) in (1, 2)
+    told = capsys.readouterr().err
+    assert "no document fills the semantic_text field [dense], which embeds [dense], [body]" in told
+    assert "[text]" in told
+
+
+def test_check_says_that_files_cannot_be_read_where_all_of_a_type_fail(tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    for number in range(5):
+        (tmp_path / "docs" / f"{number}.pdf").write_bytes(b"%PDF-1.7 and no more")
+        (tmp_path / "docs" / f"{number}.txt").write_text("text" if number else "")
+    run = SmallRun(tmp_path, source={"format": "files", "path": str(tmp_path / "docs")}, mappings=MAPPING)
+    run.config["failures"]["max_ratio"] = 0.2
+    assert run.run(command="check") == 2
+    told = capsys.readouterr().err
+    assert "5 of the first 10 documents would fail" in told
+    assert "0.pdf" in told
+
+
 def test_unchanged_files_are_not_extracted_again(documents, monkeypatch):
     assert documents.run() == 0
     monkeypatch.setattr(folder, "extract_document", None)  # whoever extracts, fails

@@ -114,7 +114,7 @@ class SourceLook:
 
     def see(self, source: Mapping[str, Any]) -> None:
         """Look at one document."""
-        self.several.update(self.shape.several(source))
+        self.see_several(source)
         semantic = self.shape.semantic or {}
         if len(self.filled) < len(semantic):
             self.filled.update(
@@ -124,6 +124,10 @@ class SourceLook:
             )
         if len(self.fields) < FIELDS_SHOWN:
             self.fields.update(dict.fromkeys(source))
+
+    def see_several(self, source: Mapping[str, Any]) -> None:
+        """Look only at how many values the columns of a document have."""
+        self.several.update(self.shape.several(source))
 
     def to_json(self) -> dict[str, list[str]]:
         """What was found, as JSON values."""

@@ -22,6 +22,12 @@ from transforms.records import BYTES_HASH, Document, Failure, Location, Piece, S
 
 Found = Sketch | Skipped | Failure
 
+FIELDS = (
+    *("path", "title", "content_type", "text", "author", "created", "modified"),
+    *("pages", "language", "page_offsets"),
+)
+"""Fields that a document of a file may have."""
+
 VERSION = 1
 """Raised when this program itself makes other text of the same file."""
 

@@ -1,6 +1,6 @@
 """The source formats. To add one, write a generator of its rows and give it a line in `FORMATS`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.read.archives import open_file
-from transforms.read.folder import folder_rows
+from transforms.read.folder import FIELDS, folder_rows
 from transforms.read.rows.csv_rows import csv_rows
 from transforms.read.rows.json_rows import json_rows, jsonl_rows
 from transforms.read.rows.parquet_rows import parquet_rows
@@ -24,7 +24,12 @@ from transforms.read.rows.readers import (
 from transforms.read.rows.table_rows import table_rows
 from transforms.read.rows.unpack import COMPRESSIONS, DAMAGE, is_compressed
 from transforms.read.servers.connection import ConnectionFailed
-from transforms.read.servers.database import check_database, database_rows, fetch_rows
+from transforms.read.servers.database import (
+    check_database,
+    column_names,
+    database_rows,
+    fetch_rows,
+)
 from transforms.read.servers.index import check_index, fetch_hits, index_rows
 from transforms.records import Piece
 
@@ -73,6 +78,7 @@ class Format:
         fetch: reads documents again by id; None for files, where they are found again by line.
         check: looks whether the source is there; None for files, which are listed anyway.
         lists: fields of its documents that may hold several values.
+        names: the fields that its documents may have, where something else than the documents tells.
     """
 
     read: Reader
@@ -83,6 +89,7 @@ class Format:
     fetch: Fetcher | None = None
     check: Callable[[SourceFormat], None] | None = None
     lists: tuple[str, ...] = ()
+    names: Callable[[SourceFormat], Sequence[str]] | None = None
 
     def matches(self, path: str) -> bool:
         """Whether a file of a folder belongs to the format."""
@@ -103,9 +110,16 @@ FORMATS = {
     "csv": Format(csv_rows, (".csv", ".tsv")),
     "text": Format(file_rows, (".txt", ".text"), is_one_document=True),
     "markdown": Format(file_rows, MARKDOWN_ENDINGS, is_one_document=True),
-    "files": Format(folder_rows, (), is_one_document=True, is_folder=True, lists=("author", "page_offsets")),
+    "files": Format(
+        folder_rows,
+        (),
+        is_one_document=True,
+        is_folder=True,
+        lists=("author", "page_offsets"),
+        names=lambda source: FIELDS,
+    ),
     "table": Format(table_rows, (".parquet",)),
-    "sql": Format(database_rows, (), fetch=fetch_rows, check=check_database),
+    "sql": Format(database_rows, (), fetch=fetch_rows, check=check_database, names=column_names),
     "elasticsearch": Format(index_rows, (), fetch=fetch_hits, check=check_index),
 }
 

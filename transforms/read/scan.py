@@ -15,7 +15,7 @@ from transforms import files
 from transforms.read.columns import DocumentShape, SourceLook
 from transforms.read.documents import read_documents
 from transforms.read.rows.readers import BadDocumentError, SourceFormat
-from transforms.records import VERSION_HASH, Document, Failure, Sketch, Skipped, Split
+from transforms.records import Document, Failure, Sketch, Skipped, Split
 
 SCAN_SCHEMA = pa.schema(
     [
@@ -67,10 +67,10 @@ def scan_split(
                 types["skipped"][found.content_type] += 1
             if found is None or isinstance(found, Skipped):
                 continue
-            if isinstance(found, Document) and not found.content_hash.endswith(VERSION_HASH):
-                look.see(
-                    found.source
-                )  # of a row that is known by its version only, the fields are read later
+            if isinstance(found, Document):
+                # Of a row that is known by its version, only what may be several values has been read.
+                is_sketched = source.connection is not None and source.connection.updated_at is not None
+                (look.see_several if is_sketched else look.see)(found.source)
             row = _scan_row(found, piece.path, deleted_field)
             # Counted from the piece's start: where that lies in the file is known when all have been scanned.
             place = (number, lines[number] - 1)

@@ -1,14 +1,18 @@
 """Mappings of well-known kinds of indices, from memory of their field types, and random ones: all are accepted."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.text_job import Job, lines
 
 from pipeline.config.field_notes import field_notes
 from pipeline.config.mapping import SOURCE_ONLY, Mappings
 from transforms.plain_values import COLUMN_TYPES
 
+SHORT = {"type": "keyword", "ignore_above": 1024}
 KEYWORD, TEXT, DATE, LONG = {"type": "keyword"}, {"type": "text"}, {"type": "date"}, {"type": "long"}
 BOTH = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}
 SEMANTIC = {"type": "semantic_text"}
@@ -102,6 +106,62 @@ TEMPLATES = {
         "join": {"type": "join", "relations": {"question": "answer"}},
         "query": {"type": "percolator"},
     },
+    "nginx access": {
+        "@timestamp": DATE,
+        "data_stream": objects(
+            dataset={"type": "constant_keyword", "value": "nginx.access"},
+            namespace={"type": "constant_keyword"},
+            type={"type": "constant_keyword", "value": "logs"},
+        ),
+        "event": objects(created=DATE, outcome={**SHORT, "null_value": "unknown"}),
+        "http": objects(
+            request=objects(method=SHORT, referrer=SHORT),
+            response=objects(
+                body=objects(bytes={**LONG, "null_value": 0}), status_code={"type": "short", "null_value": -1}
+            ),
+        ),
+        "source": objects(
+            address=SHORT, ip={"type": "ip", "null_value": "0.0.0.0", "ignore_malformed": True}
+        ),
+        "tags": SHORT,
+        "url": objects(
+            original={
+                "type": "wildcard",
+                "ignore_above": 8191,
+                "fields": {"text": {"type": "match_only_text"}},
+            }
+        ),
+        "user_agent": objects(original={**SHORT, "fields": {"text": {"type": "match_only_text"}}}),
+    },
+    "stack overflow": {
+        "title": {**TEXT, "copy_to": "sem", "term_vector": "with_positions_offsets", "norms": False},
+        "body": {**TEXT, "analyzer": "english", "search_analyzer": "english", "index_options": "offsets"},
+        "tags": {**KEYWORD, "eager_global_ordinals": True, "null_value": "untagged", "ignore_above": 35},
+        "creation_date": {"type": "date", "format": "yyyy-MM-dd'T'HH:mm:ss.SSS||strict_date_optional_time"},
+        "is_answered": {"type": "boolean", "null_value": False},
+        "score": {"type": "integer", "doc_values": True},
+        "owner": objects(reputation={"type": "integer"}, name={**SHORT, "normalizer": "lowercase"}),
+    },
+    "listings": {
+        "amenities": KEYWORD,
+        "last_scraped": {"type": "date", "format": "yyyy-MM-dd", "null_value": "1970-01-01"},
+        "location": {"type": "geo_point", "ignore_malformed": True, "null_value": "0,0"},
+        "price": {"type": "scaled_float", "scaling_factor": 100, "coerce": True, "null_value": 0},
+        "review_scores": objects(rating={"type": "half_float"}),
+        "host_since": {"type": "date", "format": "yyyy-MM-dd||epoch_millis"},
+        "availability": {
+            "type": "nested",
+            "properties": {"period": {"type": "date_range"}, "free": {"type": "boolean"}},
+        },
+    },
+    "passages": {
+        "content": {**TEXT, "copy_to": ["sem"]},
+        "content_embedding": {"type": "sparse_vector", "index_options": {"prune": True}},
+        "text_embedding": objects(
+            predicted_value={"type": "dense_vector", "dims": 384, "index_options": {"type": "bbq_hnsw"}},
+            model_id=KEYWORD,
+        ),
+    },
     "calendar": {
         "period": {"type": "date_range", "format": "yyyy-MM-dd"},
         "seats": {"type": "integer_range"},
@@ -131,6 +191,50 @@ def test_a_template_is_accepted_and_each_field_told(name):
     assert notes["sem"].startswith("column of chunks and embeddings")
     assert {name for name, _, _ in mappings.with_multi_fields()} <= set(notes)
     assert Mappings.model_validate(mappings.describe()["mappings"]) == mappings
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_passes_the_check(tmp_path, capsys, name):
+    """As GET index/_mapping returns it, through the command line."""
+    job = Job(tmp_path, lines(tmp_path / "in.jsonl", {"_id": "a", "sem": "one"}))
+    mappings = {
+        "dynamic": True,
+        "properties": {**TEMPLATES[name], "sem": {**SEMANTIC, "inference_id": ".hashing-dense"}},
+    }
+    for field in _leaves(mappings):
+        if field.get("type") == "semantic_text":
+            field["inference_id"] = ".hashing-dense"
+    job.config["mappings"] = json.loads(json.dumps({f"{name}-000001": {"mappings": mappings}}))
+    code = job.run(command="check")
+    told = capsys.readouterr()
+    if code:  # the only document fills one of two semantic fields
+        assert name == "hybrid"
+        assert "no document fills the semantic_text field [content.semantic]" in told.err
+        return
+    assert "ready to run" in told.out
+    fields = Mappings.model_validate(mappings).with_multi_fields()
+    assert {field for field, _, _ in fields} <= {line.split(" ")[0] for line in told.out.splitlines()}
+
+
+def _leaves(field):
+    for inner in [*field.get("properties", {}).values(), *field.get("fields", {}).values()]:
+        yield inner
+        yield from _leaves(inner)
+
+
+def test_the_templates_hold_what_is_easily_refused():
+    fields = [field for template in TEMPLATES.values() for field in _leaves({"properties": template})]
+    assert len(TEMPLATES) >= 15
+    assert {
+        "null_value",
+        "ignore_above",
+        "normalizer",
+        "scaling_factor",
+        "copy_to",
+        "format",
+        "index_options",
+    } <= {parameter for field in fields for parameter in field}
+    assert "constant_keyword" in {field.get("type") for field in fields}
 
 
 NAMES = st.text("abcXY_", min_size=1, max_size=4)

@@ -3,7 +3,7 @@
 import base64
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 ROWS_AT_ONCE = 1_000
+ROWS_LOOKED_AT = 100
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def database_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
-    """All rows; where a column says when a row changed, only key and time of each."""
+    """All rows; where a column says when a row changed, only key and time of each, and what may be several values."""
     database = _connection(source)
     with _rows(source) as (engine_connection, rows):
         import sqlalchemy
 
+        lists = _list_columns(engine_connection, rows, database) if database.updated_at else []
         names = (
-            [source.id, database.updated_at, *filter(None, [database.deleted])]
+            dict.fromkeys([source.id, database.updated_at, *filter(None, [database.deleted]), *lists])
             if database.updated_at
             else None
         )
@@ -48,8 +50,24 @@ def database_rows(piece: Piece, source: SourceFormat) -> Iterator[Row]:
             for number, row in enumerate(result.mappings()):
                 yield (
                     number,
-                    _sketched(_named(row), piece, source, number) if names else _json_values(_named(row)),
+                    _sketched(_named(row), piece, source, number, lists)
+                    if names
+                    else _json_values(_named(row)),
                 )
+
+
+def _list_columns(connection: "sqlalchemy.Connection", rows: Any, database: Connection) -> list[str]:
+    """Columns that may hold lists: by their types, or where only a query is known, by its first rows."""
+    import sqlalchemy
+
+    if database.table is not None:
+        several = (sqlalchemy.ARRAY, sqlalchemy.JSON)
+        return [str(name) for name, column in rows.c.items() if isinstance(column.type, several)]
+    with _failures(database):
+        first = connection.execute(sqlalchemy.select(rows).limit(ROWS_LOOKED_AT)).mappings().all()
+    return sorted(
+        {str(name) for row in first for name, value in row.items() if isinstance(value, list | dict)}
+    )
 
 
 def fetch_rows(piece: Piece, source: SourceFormat, ids: list[str]) -> Iterator[Row]:
@@ -69,6 +87,16 @@ def fetch_rows(piece: Piece, source: SourceFormat, ids: list[str]) -> Iterator[R
                 result = engine_connection.execute(sqlalchemy.select(rows).where(wanted.in_(keys)))
                 for number, row in enumerate(result.mappings()):
                     yield number, _versioned(_named(row), piece, source)
+
+
+def column_names(source: SourceFormat) -> list[str]:
+    """The columns of the table or query.
+
+    Raises:
+        ConnectionFailed: it is not there, or the database does not answer.
+    """
+    with _rows(source) as (_, rows):
+        return [str(name) for name in rows.c.keys()]  # noqa: SIM118 - a collection of columns is no dict
 
 
 def check_database(source: SourceFormat) -> None:
@@ -174,17 +202,17 @@ def _named(row: Any) -> dict[str, Any]:
 
 
 def _sketched(
-    row: dict[str, Any], piece: Piece, source: SourceFormat, number: int
+    row: dict[str, Any], piece: Piece, source: SourceFormat, number: int, lists: Sequence[str]
 ) -> Document | BadDocumentError:
-    """What is known of a row by its key and its time of change."""
+    """What is known of a row by its key and its time of change, with the columns that may hold lists."""
     database = _connection(source)
     try:
         document_id = checked_id(_plain(row[str(source.id)]), str(source.id))
     except BadDocumentError as error:
         return error
     digest = version_hash(document_id, row[str(database.updated_at)]) + VERSION_HASH
-    deleted = {database.deleted: _plain(row[database.deleted])} if database.deleted else {}
-    return Document(document_id, deleted, digest, Location(piece.path, number + 1))
+    known = {name: _plain(row[name]) for name in (database.deleted, *lists) if name}
+    return Document(document_id, known, digest, Location(piece.path, number + 1))
 
 
 def _versioned(row: dict[str, Any], piece: Piece, source: SourceFormat) -> Any:
