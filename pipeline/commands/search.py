@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -148,13 +149,16 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
     from rich.text import Text
 
     sources = read_sources(index, [hit.id for hit in hits])
+    names = [list(dict.fromkeys([title_of(sources.get(hit.id, {})) or hit.id, hit.id])) for hit in hits]
+    # Two lines of the last column of the table, whatever stands before it.
+    beside = len("#   score    ") + max(len(one) for name in names for one in name)
+    width = min(SHOWN_CHARACTERS, 2 * max(get_terminal_size((200, 24)).columns - beside - 6, 40))
     rows = []
-    for rank, hit in enumerate(hits, shown.start + 1):
-        source = sources.get(hit.id, {})
-        asked = shown.of(source)
+    for rank, (hit, name) in enumerate(zip(hits, names, strict=True), shown.start + 1):
+        asked = shown.of(sources.get(hit.id, {}))
         chosen = asked.get("_source") or asked.get("fields") or {}
-        name = Text("\n".join(map(one_line, dict.fromkeys([title_of(source) or hit.id, hit.id]))))
-        rows.append((rank, f"{hit.score:.4f}", name, _best_chunk(index, query, hit, options, chosen)))
+        chunk = _best_chunk(index, query, hit, options, chosen, width)
+        rows.append((rank, f"{hit.score:.4f}", Text("\n".join(map(one_line, name))), chunk))
     print_table(("#", "score", "document", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
 
 
@@ -169,9 +173,14 @@ def _why_nothing(index: "SearchIndex", options: "SearchOptions") -> str:
 
 
 def _best_chunk(
-    index: "SearchIndex", query: str, hit: "Hit", options: "SearchOptions", fields: Mapping[str, Any]
+    index: "SearchIndex",
+    query: str,
+    hit: "Hit",
+    options: "SearchOptions",
+    fields: Mapping[str, Any],
+    width: int,
 ) -> Any:
-    """Some two lines of a hit's best chunk around the query's words, chosen fields, and the tokens that met."""
+    """So many characters of a hit's best chunk around the query's words, chosen fields, and the tokens that met."""
     from rich.text import Text
 
     from pipeline.search.explain import highlighted
@@ -182,7 +191,7 @@ def _best_chunk(
     spans = highlighted(unit, hit.chunk.text, query)
     for start, end in spans:
         whole.stylize("bold yellow", start, end)
-    start, end = snippet(len(whole), spans, SHOWN_CHARACTERS)
+    start, end = snippet(whole.plain, spans, width)
     shown = Text("…" if start else "") + whole[start:end] + ("…" if end < len(whole) else "")
     for name, value in fields.items():
         shown.append("\n" + one_line(f"{name}: {_shown_value(value)}"), style="dim")

@@ -13,6 +13,9 @@ from transforms.table.parts import open_part
 TITLES = ("title", "headline", "subject", "name", "path", "url")
 """Fields that name a document for a person, the best first."""
 
+LONG_WORD = 20
+"""Characters."""
+
 
 def read_sources(index: SearchIndex, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read ``_source`` of some documents.
@@ -51,11 +54,11 @@ def title_of(source: Mapping[str, Any]) -> str:
     return ""
 
 
-def snippet(length: int, spans: Iterable[tuple[int, int]], width: int) -> tuple[int, int]:
-    """Which part of a text to show: `width` characters with the first match in the middle.
+def snippet(text: str, spans: Iterable[tuple[int, int]], width: int) -> tuple[int, int]:
+    """Which part of a text to show: some `width` characters with the first match in the middle, in whole words.
 
     Args:
-        length: characters of the text.
+        text: the whole text.
         spans: the matches, as start and end.
         width: characters that may be shown.
 
@@ -64,5 +67,11 @@ def snippet(length: int, spans: Iterable[tuple[int, int]], width: int) -> tuple[
     """
     first = next(iter(spans), (0, 0))
     middle = (first[0] + first[1]) // 2
-    start = max(0, min(middle - width // 2, length - width))
-    return start, min(start + width, length)
+    start = max(0, min(middle - width // 2, len(text) - width))
+    end = min(start + width, len(text))
+    # A word that is cut at the edge is left out, unless it is a long one: some scripts have no blanks.
+    if start and (blank := text.find(" ", start - 1, start + LONG_WORD)) >= 0:
+        start = blank + 1
+    if end < len(text) and (blank := text.rfind(" ", end - LONG_WORD, end + 1)) > start:
+        end = blank
+    return start, end

@@ -19,7 +19,16 @@ from pipeline.search.sources import snippet, title_of
     ],
 )
 def test_the_match_is_in_the_middle(length, spans, shown):
-    assert snippet(length, spans, 100) == shown
+    assert snippet("x" * length, spans, 100) == shown
+
+
+def test_a_snippet_has_whole_words():
+    words = " ".join(f"word{n:03}" for n in range(100))
+    start, end = snippet(words, [(400, 407)], 60)
+    assert words[start:end].split() == [f"word{n:03}" for n in range(47, 54)]
+    assert words[start - 1] == words[end] == " "
+    assert snippet(words, [(0, 7)], 62) == (0, 55)
+    assert snippet(words, [(792, 799)], 62)[1] == len(words)
 
 
 @pytest.mark.parametrize(
