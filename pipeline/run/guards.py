@@ -241,7 +241,7 @@ def check_answers(planned: PlannedRun, report: RunReport) -> None:
     for field in planned.resolved.fields:
         if field.model.weight_bytes:
             continue  # weights that are here are known by their bytes
-        known = known_chunk(path, state.parts[:3], field.name, field.embedding_fingerprint)
+        known = known_chunk(path, state.parts[:3], field.field, field.embedding_fingerprint)
         now = None if known is None else _embedded_now(field, known.text)
         if known is None or now is None:
             continue

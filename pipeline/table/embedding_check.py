@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 from models.embeddings import Embeddings, SparseEmbeddings
 from models.text import Utf16Text
 from transforms import exact_json
+from transforms.chunk.context import ChunkContexts
+from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
+from transforms.records import SemanticField
 from transforms.table.columns import ChunkColumn, from_arrow
 from transforms.table.fingerprint import NO_EMBEDDING, embedding_fingerprints
 from transforms.table.parts import open_part
@@ -27,7 +30,7 @@ class KnownChunk:
     """A chunk of the table.
 
     Attributes:
-        text: its text.
+        text: its text as the model saw it, with the header that its field puts before it.
         embeddings: its embedding, the only row.
     """
 
@@ -35,15 +38,16 @@ class KnownChunk:
     embeddings: Embeddings
 
 
-def known_chunk(path: str, parts: Sequence[str], name: str, fingerprint: str) -> KnownChunk | None:
+def known_chunk(path: str, parts: Sequence[str], field: SemanticField, fingerprint: str) -> KnownChunk | None:
     """A chunk of a field that some model embedded whole; None where the first rows of the parts have none.
 
     Args:
         path: the table.
         parts: where to look.
-        name: the field.
+        field: the field.
         fingerprint: of the embedding.
     """
+    name = field.name
     for part in parts:
         file = open_part(path, part)
         if name not in file.schema_arrow.names or not file.num_row_groups:
@@ -52,11 +56,16 @@ def known_chunk(path: str, parts: Sequence[str], name: str, fingerprint: str) ->
         column = ChunkColumn.of(rows.column(name))
         held = rows.column("fingerprint").to_pylist()
         truncated = column.field("is_truncated").to_pylist()
+        merged = column.lengths >= MAX_CHUNKS  # then an embedding may be that of several chunks
         for chunk, (row, place) in enumerate(zip(column.rows.tolist(), column.places(), strict=True)):
-            if embedding_fingerprints(held[row]).get(name) == fingerprint and not truncated[chunk]:
+            if embedding_fingerprints(held[row]).get(name) == fingerprint and not (
+                truncated[chunk] or merged[row]
+            ):
                 source, start, end = place
                 document = exact_json.loads(rows.column("_source")[row].as_py())
                 text = Utf16Text(joined_values(document, source)).slice(start, end)
+                if field.context is not None:
+                    text = ChunkContexts(field.context, document).of(source, start) + text
                 return KnownChunk(text, from_arrow(column.chunks.slice(chunk, 1)))
     return None
 

@@ -67,7 +67,7 @@ def job(tmp_path, service, monkeypatch):
     return made(tmp_path, service)
 
 
-def made(folder, service, **settings):
+def made(folder, service, context=None, **settings):
     job = NightRun(folder)
     endpoint = {
         "task_type": "text_embedding",
@@ -86,6 +86,8 @@ def made(folder, service, **settings):
     del job.config["mappings"]["properties"]["sparse"]
     job.config["mappings"]["properties"]["text"]["copy_to"] = ["dense"]
     job.config["mappings"]["properties"]["dense"] = {"type": "semantic_text", "inference_id": "remote"}
+    if context is not None:
+        job.config["mappings"]["properties"]["dense"]["context"] = context
     job.write([document(number) for number in range(10)])
     first = job.night()
     assert first.code == 0, first
@@ -154,6 +156,16 @@ def test_a_model_that_is_exchanged_behind_its_name_is_found_by_its_embeddings(jo
     third = job.night()
     assert third.code == 0, third
     vectors(job, service)
+
+
+def test_a_model_that_stays_is_known_by_what_it_saw_of_a_chunk(tmp_path, service, monkeypatch):
+    """Headers before chunks are part of it."""
+    monkeypatch.setenv(SECRET, "key")
+    job = made(tmp_path, service, context="{title}: ")
+    for document_number in (3, 4):
+        change(job, document_number)
+        assert job.night().code == 0
+    assert any(text.startswith("Title 4: ") for text in service.requests)
 
 
 def test_a_night_without_work_does_not_ask_for_a_chunk(job, service):
