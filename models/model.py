@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from models.embeddings import Embedder
 from models.endpoints.endpoint import Endpoint
+from models.reranker import Reranker
 
 
 class Model(Protocol):
@@ -75,4 +76,38 @@ class Model(Protocol):
         Raises:
             ModelLoadError: the weights are missing, unreadable or not allowed.
         """
+        ...
+
+
+class RerankModel(Protocol):
+    """A model that ranks texts for a query, named by an endpoint of task type ``rerank`` and not loaded yet."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that names the model."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest over everything that changes a score.
+
+        Raises:
+            ModelLoadError: the weights cannot be found.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Say which model this is; see `Model.describe`."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Name everything that would stop `load`, one sentence each; an empty list means it can load."""
+        ...
+
+    def impatient(self, timeout: float | None = None) -> "RerankModel":
+        """Return this model for a person who waits; see `Model.impatient`."""
+        ...
+
+    def load(self, device: str | None = None) -> Reranker:
+        """Load the weights; see `Model.load`."""
         ...

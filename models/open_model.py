@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.endpoints.endpoint import Endpoint
-from models.endpoints.services import SERVICES
 from models.errors import bad_request
-from models.model import Model
+from models.model import Model, RerankModel
 
 
 def open_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> Model:
@@ -15,14 +14,50 @@ def open_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> M
     Args:
         endpoint: the endpoint.
         models: the run config's ``models`` section: where weights lie, or what stands in for a model.
+
+    Raises:
+        InferenceError: the endpoint does not embed.
     """
-    if SERVICES[endpoint.service].protocol == "local" and not endpoint.service_settings.get("url"):
+    if not endpoint.embeds:
+        bad_request(
+            f"[{endpoint.inference_id}] is an endpoint of task type [{endpoint.task_type}]: it makes no embeddings",
+            "illegal_argument_exception",
+        )
+    if _is_local(endpoint):
         from models.local.model import local_model
 
         return local_model(endpoint, models or {})
     from models.remote.model import remote_model
 
     return remote_model(endpoint)
+
+
+def open_rerank_model(endpoint: Endpoint, models: Mapping[str, Any] | None = None) -> RerankModel:
+    """Return the description of the reranking model that an endpoint names; nothing is loaded or called.
+
+    Args:
+        endpoint: the endpoint.
+        models: the run config's ``models`` section.
+
+    Raises:
+        InferenceError: the endpoint does not rerank.
+    """
+    if endpoint.task_type != "rerank":
+        bad_request(
+            f"[{endpoint.inference_id}] is an endpoint of task type [{endpoint.task_type}]: it does not rerank",
+            "illegal_argument_exception",
+        )
+    if _is_local(endpoint):
+        from models.local.rerank.model import local_rerank_model
+
+        return local_rerank_model(endpoint, models or {})
+    from models.remote.rerank import remote_rerank_model
+
+    return remote_rerank_model(endpoint)
+
+
+def _is_local(endpoint: Endpoint) -> bool:
+    return endpoint.known.protocol == "local" and not endpoint.service_settings.get("url")
 
 
 def usable_model(endpoint: Endpoint, models: Mapping[str, Any], timeout: float | None = None) -> Model:
@@ -37,7 +72,19 @@ def usable_model(endpoint: Endpoint, models: Mapping[str, Any], timeout: float |
         InferenceError: the model cannot be used, and why.
     """
     model = open_model(endpoint, models)
-    problems = model.problems()
+    _check(model.problems())
+    return model.impatient(timeout)
+
+
+def usable_rerank_model(
+    endpoint: Endpoint, models: Mapping[str, Any], timeout: float | None = None
+) -> RerankModel:
+    """Open an endpoint's reranking model for people who wait; see `usable_model`."""
+    model = open_rerank_model(endpoint, models)
+    _check(model.problems())
+    return model.impatient(timeout)
+
+
+def _check(problems: list[str]) -> None:
     if problems:
         bad_request("; ".join(problems), "illegal_argument_exception")
-    return model.impatient(timeout)

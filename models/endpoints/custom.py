@@ -8,7 +8,9 @@ from models.endpoints.jsonpath import parse_path
 _PATHS = {
     "text_embedding": ("text_embeddings",),
     "sparse_embedding": ("token_path", "weight_path"),
+    "rerank": ("relevance_score",),
 }
+_OPTIONAL = {"text_embedding": {"embedding_type"}, "rerank": {"reranked_index", "document_text"}}
 _INPUT_TYPES = ("ingest", "search", "classification", "clustering")
 _EMBEDDING_TYPES = ("float", "byte", "bit", "binary", "int8")
 
@@ -24,6 +26,10 @@ def problems_of(task: str, settings: Mapping[str, Any]) -> list[str]:
     elif content is not None and "${input}" not in content:
         problems.append(
             f"[{scope}] [request] must hold the template ${{input}}, which the texts take the place of"
+        )
+    if task == "rerank" and content is not None and "${query}" not in content:
+        problems.append(
+            f"[{scope}] [request] must hold the template ${{query}}, which the query takes the place of"
         )
     response = settings.get("response")
     if response is not None:
@@ -43,7 +49,7 @@ def _response_problems(task: str, response: Any) -> list[str]:
     if not isinstance(parser, dict):
         return ["[service_settings.response] does not contain the required setting [json_parser]"]
     scope, needed = "[service_settings.response.json_parser]", _PATHS[task]
-    known = {*needed, "embedding_type"} if task == "text_embedding" else set(needed)
+    known = {*needed, *_OPTIONAL.get(task, ())}
     problems = [
         f"{scope} does not contain the required setting [{name}]" for name in needed if name not in parser
     ]
@@ -55,7 +61,7 @@ def _response_problems(task: str, response: Any) -> list[str]:
             f"{scope} Invalid value [{parser['embedding_type']}] received. [embedding_type] must be one of"
             f" [{', '.join(sorted(_EMBEDDING_TYPES))}]"
         )
-    for name in needed:
+    for name in (*needed, "reranked_index"):
         try:
             parse_path(str(parser.get(name, "$")))
         except ValueError as error:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.chunking_settings import ChunkingSettings, check_elser_chunk_size, parse_chunking_settings
+from models.endpoints.rerank_services import RERANK_SERVICES, service_of
 from models.endpoints.secrets import secret_paths
-from models.endpoints.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, Service
+from models.endpoints.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, TASKS, Service
 from models.endpoints.setting_checks import check_deployment, check_one_of, check_settings
 from models.errors import ValidationError, bad_request
 from models.text import java_string
@@ -31,7 +32,7 @@ class Endpoint:
 
     Attributes:
         inference_id: its id.
-        task_type: ``sparse_embedding``, ``text_embedding`` or ``embedding``.
+        task_type: ``sparse_embedding``, ``text_embedding``, ``embedding`` or ``rerank``.
         service: a key of `SERVICES`.
         service_settings: settings of the service, defaults filled in.
         task_settings: settings of the task.
@@ -48,9 +49,19 @@ class Endpoint:
     folder: str | None = field(default=None, repr=False, compare=False)
 
     @property
+    def embeds(self) -> bool:
+        """Whether it embeds texts, rather than ranks them."""
+        return self.task_type in EMBEDDING_TASKS
+
+    @property
     def is_sparse(self) -> bool:
         """Whether its embeddings are sparse."""
         return self.task_type == "sparse_embedding"
+
+    @property
+    def known(self) -> Service:
+        """What its service is like for its task."""
+        return service_of(self.service, self.task_type)
 
     @property
     def element_type(self) -> str:
@@ -64,7 +75,7 @@ class Endpoint:
     @property
     def secret_references(self) -> dict[str, str]:
         """Path of each secret -> its reference."""
-        known = SERVICES[self.service]
+        known = self.known
         return {
             **secret_paths(self.service_settings, known.settings),
             **secret_paths(self.task_settings, known.task_settings),
@@ -78,7 +89,7 @@ class Endpoint:
             "service": self.service,
             "service_settings": dict(self.service_settings),
             **({"task_settings": dict(self.task_settings)} if self.task_settings else {}),
-            "chunking_settings": self.chunking_settings.to_json(),
+            **({"chunking_settings": self.chunking_settings.to_json()} if self.embeds else {}),
         }
 
 
@@ -100,24 +111,23 @@ def parse_endpoint(
     Args:
         inference_id: the endpoint's id; its form is not checked here.
         body: the request body; secrets must be references (`models.endpoints.secrets.split` makes them so).
-        task_type: the task type in the path; None takes the body's, or the only one of the service.
+        task_type: the task type in the path; None takes the body's, or the only one of the service that embeds.
         folder: the folder that ``file:`` references are relative to.
 
     Raises:
         ValidationError: several problems, or one of a setting.
         InferenceError: the one problem found.
     """
-    name, service = find_service(body)
-    task = find_task_type(body, name, service, task_type)
+    name, task, service = find_service(body, task_type)
     settings, problems = check_settings("service_settings", body, service.settings)
     task_settings, task_problems = check_settings("task_settings", body, service.task_settings)
     problems += task_problems
     problems += check_one_of(settings, service)
     if service.protocol == "local" and not settings.get("url"):
         problems += check_deployment(name, settings, body.get("service_settings"))
-        problems += _check_embeds(settings)
+        problems += _check_rerank_model(task, settings)
     problems += _check_custom(task, settings) if name == "custom" else []
-    unknown = _unknown_keys(inference_id, body, service, name)
+    unknown = _unknown_keys(inference_id, body, service, name, task)
     model_missing = _misses_model(name, settings)
     if unknown and not problems and not model_missing:
         bad_request(unknown)
@@ -134,11 +144,15 @@ def parse_endpoint(
     return Endpoint(inference_id, task, name, settings, task_settings, chunking, folder)
 
 
-def find_service(body: Any) -> tuple[str, Service]:
-    """Return the service that a request body names.
+def find_service(body: Any, task_type: str | None = None) -> tuple[str, str, Service]:
+    """Return the service that a request body names, its task type, and what that service is like for the task.
+
+    Args:
+        body: the request body.
+        task_type: the task type in the path; None takes the body's, or the only one of the service that embeds.
 
     Raises:
-        InferenceError: there is none, it is unknown, or it has no embedding task.
+        InferenceError: there is none, it is unknown, or it has neither an embedding task nor `rerank`.
     """
     if not isinstance(body, dict):
         bad_request(f"the body must be a JSON object, not {type(body).__name__}", "x_content_parse_exception")
@@ -147,20 +161,20 @@ def find_service(body: Any) -> tuple[str, Service]:
         bad_request("Inference endpoint configuration is missing a service")
     if not isinstance(name, str) or name not in SERVICES:
         bad_request(f"Unknown service [{java_string(name)}]")
-    service = SERVICES[name]
-    if not service.tasks:
+    if not SERVICES[name].tasks and name not in RERANK_SERVICES:
         bad_request(
-            f"The [{name}] service has no embedding task (it has {', '.join(service.other_tasks)});"
-            " only endpoints that embed can be defined here"
+            f"The [{name}] service has no embedding task and does not rerank (it has"
+            f" {', '.join(SERVICES[name].other_tasks)}); only endpoints that do can be defined here"
         )
-    return name, service
+    task = _find_task_type(body, name, task_type)
+    return name, task, service_of(name, task)
 
 
-def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path: str | None) -> str:
-    """Return the task type of a definition: the path's, the body's, or the only one that the service has.
+def _find_task_type(body: Mapping[str, Any], name: str, in_path: str | None) -> str:
+    """Return the task type of a definition: the path's, the body's, or the only one of the service that embeds.
 
     Raises:
-        InferenceError: there is none, it is unknown, the service lacks it, or it does not embed.
+        InferenceError: there is none, it is unknown, the service lacks it, or it is for something else.
     """
     in_body = body.get("task_type")
     if in_path and in_body and in_path != in_body:
@@ -171,31 +185,37 @@ def find_task_type(body: Mapping[str, Any], name: str, service: Service, in_path
     task = in_path or in_body
     if task is not None and not isinstance(task, str):
         bad_request(f"Unknown task_type [{java_string(task)}]", "illegal_argument_exception")
+    tasks = (*SERVICES[name].tasks, *(["rerank"] if name in RERANK_SERVICES else []))
     if task is None:
-        if len(service.tasks) > 1:
+        likely = SERVICES[name].tasks or tasks
+        if len(likely) > 1:
             bad_request(
-                f"Service [{name}] supports several task types [{', '.join(service.tasks)}]; name one in"
+                f"Service [{name}] supports several task types [{', '.join(tasks)}]; name one in"
                 " the path, for example text_embedding/my-endpoint"
             )
-        return service.tasks[0]
+        return likely[0]
     if task in OTHER_TASKS:
         bad_request(
-            f"[{task}] is not an embedding task; only endpoints of the tasks {', '.join(EMBEDDING_TASKS)}"
+            f"[{task}] is neither an embedding task nor rerank; only endpoints of the tasks {', '.join(TASKS)}"
             " can be defined here"
         )
-    if task not in EMBEDDING_TASKS:
+    if task not in TASKS:
         bad_request(f"Unknown task_type [{task}]", "illegal_argument_exception")
-    if task not in service.tasks:
+    if task not in tasks:
         bad_request(f"The [{name}] service does not support task type [{task}]")
     return str(task)
 
 
-def _check_embeds(settings: Mapping[str, Any]) -> list[str]:
-    """Refuse Elastic's model that ranks and makes no embeddings."""
+def _check_rerank_model(task: str, settings: Mapping[str, Any]) -> list[str]:
+    """Refuse Elastic's model that ranks and makes no embeddings where embeddings are wanted, and the reverse."""
     model_id = settings.get("model_id") or settings.get("deployment_id")
-    if not isinstance(model_id, str) or model_id not in RERANK_MODELS:
+    if not isinstance(model_id, str):
         return []
-    return [f"[{model_id}] is a rerank model; only endpoints of models that embed can be defined here"]
+    if task != "rerank" and model_id in RERANK_MODELS:
+        return [f"[{model_id}] is a rerank model and makes no embeddings; its task type is [rerank]"]
+    if task == "rerank" and model_id in ELSER_MODELS:
+        return [f"[{model_id}] makes sparse embeddings and does not rerank"]
+    return []
 
 
 def _check_custom(task: str, settings: dict[str, Any]) -> list[str]:
@@ -214,9 +234,12 @@ def _misses_model(name: str, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _unknown_keys(inference_id: str, body: Mapping[str, Any], service: Service, name: str) -> str | None:
+def _unknown_keys(
+    inference_id: str, body: Mapping[str, Any], service: Service, name: str, task: str
+) -> str | None:
     """Name the keys that nothing knows, and not their values, since one may be a misspelt secret."""
-    unknown = sorted(body.keys() - set(_TOP_LEVEL))
+    chunks = {"chunking_settings"} if task == "rerank" else set()  # what is ranked is not chunked
+    unknown = sorted(body.keys() - (set(_TOP_LEVEL) - chunks))
     for scope, known in (("service_settings", service.settings), ("task_settings", service.task_settings)):
         if isinstance(body.get(scope), dict):
             unknown += [f"{scope}.{key}" for key in sorted(body[scope].keys() - known.keys())]

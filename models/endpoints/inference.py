@@ -10,6 +10,7 @@ import orjson
 from models.embeddings import Embedder, Embeddings, InputType, SparseEmbeddings
 from models.endpoints.endpoint import Endpoint, parse_endpoint
 from models.errors import ValidationError, bad_request
+from models.reranker import Relevance
 
 _KNOWN = ("input", "input_type", "query", "task_settings", "return_documents", "top_n", "timeout")
 _ONLY_RERANK = ("query", "return_documents", "top_n")
@@ -41,11 +42,7 @@ def parse_request(endpoint: Endpoint, body: Any) -> InferenceRequest:
         ValidationError: what is wrong, every problem at once.
         InferenceError: the body is no JSON object, or has unknown keys.
     """
-    if not isinstance(body, dict):
-        bad_request(f"the body must be a JSON object, not {type(body).__name__}", "x_content_parse_exception")
-    unknown = sorted(body.keys() - set(_KNOWN))
-    if unknown:
-        bad_request(f"[inference_request] unknown field [{', '.join(unknown)}]", "x_content_parse_exception")
+    _check_keys(body)
     task = endpoint.task_type
     problems = _input_problems(body.get("input"))
     problems += [
@@ -66,8 +63,73 @@ def parse_request(endpoint: Endpoint, body: Any) -> InferenceRequest:
     endpoint = _with_task_settings(endpoint, body.get("task_settings"))
     settings = endpoint.task_settings
     chosen = input_type or settings.get("input_type") or settings.get("task") or "ingest"
-    texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-    return InferenceRequest(endpoint, tuple(texts), cast(InputType, str(chosen).lower()))
+    return InferenceRequest(endpoint, tuple(_texts(body)), cast(InputType, str(chosen).lower()))
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """What is asked of an endpoint that reranks.
+
+    Attributes:
+        endpoint: the endpoint, with the task settings of this request.
+        query: what is looked for.
+        texts: the texts to rank.
+        return_documents: whether the answer repeats the texts.
+        top_n: the best texts that the answer holds; None for all.
+    """
+
+    endpoint: Endpoint
+    query: str
+    texts: tuple[str, ...]
+    return_documents: bool
+    top_n: int | None
+
+
+def parse_rerank_request(endpoint: Endpoint, body: Any) -> RerankRequest:
+    """Check the body of a request to an endpoint that reranks; see `parse_request`."""
+    _check_keys(body)
+    problems = _input_problems(body.get("input"))
+    query, top_n, shown = body.get("query"), body.get("top_n"), body.get("return_documents")
+    if not isinstance(query, str) or not query.strip():
+        problems.append(f"Field [query] cannot be null or empty for task type [{endpoint.task_type}]")
+    if body.get("input_type") is not None:
+        problems.append(f"Field [input_type] cannot be specified for task type [{endpoint.task_type}]")
+    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
+        problems.append(f"Invalid value [{top_n}]. [top_n] must be a positive integer")
+    if shown is not None and not isinstance(shown, bool):
+        problems.append(f"Invalid value [{shown}]. [return_documents] must be true or false")
+    if problems:
+        raise ValidationError(problems)
+    endpoint = _with_task_settings(endpoint, body.get("task_settings"))
+    settings = endpoint.task_settings
+    return RerankRequest(
+        endpoint,
+        str(query),
+        tuple(_texts(body)),
+        bool(settings.get("return_documents", True) if shown is None else shown),
+        top_n or settings.get("top_n") or settings.get("top_k"),
+    )
+
+
+def rerank_response(request: RerankRequest, relevance: Relevance) -> dict[str, Any]:
+    """Return a ranking the way Elasticsearch answers it: the best text first."""
+    rows = []
+    for at in relevance.order()[: request.top_n].tolist():
+        row: dict[str, Any] = {"index": at, "relevance_score": relevance.scores[at]}
+        rows.append({**row, "text": request.texts[at]} if request.return_documents else row)
+    return {"rerank": rows}
+
+
+def _check_keys(body: Any) -> None:
+    if not isinstance(body, dict):
+        bad_request(f"the body must be a JSON object, not {type(body).__name__}", "x_content_parse_exception")
+    unknown = sorted(body.keys() - set(_KNOWN))
+    if unknown:
+        bad_request(f"[inference_request] unknown field [{', '.join(unknown)}]", "x_content_parse_exception")
+
+
+def _texts(body: Mapping[str, Any]) -> list[str]:
+    return body["input"] if isinstance(body["input"], list) else [body["input"]]
 
 
 def _input_problems(value: Any) -> list[str]:

@@ -35,6 +35,9 @@ PRECONFIGURED: dict[str, Preconfigured] = {
         "elasticsearch",
         {"model_id": ".elser_model_2", **_ADAPTIVE},
     ),
+    ".rerank-v1-elasticsearch": Preconfigured(
+        "rerank", "elasticsearch", {"model_id": ".rerank-v1", **_ADAPTIVE}
+    ),
     ".elser-2-elastic": Preconfigured("sparse_embedding", "elastic", {"model_id": "elser_model_2"}),
     ".multilingual-e5-small-elasticsearch": Preconfigured(
         "text_embedding",

@@ -13,7 +13,7 @@ from models.endpoints.endpoint import Endpoint, check_inference_id, find_service
 from models.endpoints.preconfigured import PRECONFIGURED, preconfigured
 from models.endpoints.secret_files import changing, clear_leftovers, made_files, store, write_aside
 from models.endpoints.secrets import split
-from models.endpoints.services import EMBEDDING_TASKS, SERVICES
+from models.endpoints.services import TASKS
 from models.errors import InferenceError, bad_request
 from models.json_text import parse_json
 
@@ -109,12 +109,12 @@ class Registry:
         Raises:
             InferenceError: the definition is wrong, or the id is taken.
         """
-        self._check_new(inference_id)
-        referenced, literals = _split_secrets(inference_id, body)
+        self.check_new(inference_id)
+        referenced, literals = _split_secrets(inference_id, body, task_type)
         folder = self._folder or Path()
         endpoint = parse_endpoint(inference_id, referenced, task_type, folder=str(folder))
-        if SERVICES[endpoint.service].note:
-            _log.warning(SERVICES[endpoint.service].note)
+        if endpoint.known.note:
+            _log.warning(endpoint.known.note)
         if not dry_run:
             if self._folder is None:
                 bad_request("there is no folder for user-defined endpoints; name one with endpoints.path")
@@ -181,7 +181,7 @@ class Registry:
         if message and not force:
             bad_request(message, status=409)
         assert self._folder is not None
-        service = SERVICES[endpoint.service]
+        service = endpoint.known
         made = made_files(endpoint.service_settings, service.settings)
         made += made_files(endpoint.task_settings, service.task_settings)
         with changing(self._folder, inference_id, made):
@@ -202,7 +202,8 @@ class Registry:
             problem = f"{error.filename or folder} cannot be written: {error.strerror}"
         bad_request(problem, status=500)
 
-    def _check_new(self, inference_id: str) -> None:
+    def check_new(self, inference_id: str) -> None:
+        """Raise InferenceError when an endpoint with this id cannot be defined: it is taken, reserved or no id."""
         if inference_id in PRECONFIGURED:
             bad_request(
                 f"[{inference_id}] is a reserved inference Id. Cannot create a new inference endpoint with"
@@ -260,7 +261,7 @@ def _model_ids() -> frozenset[str]:
 
 
 def _check_task(endpoint: Endpoint, task_type: str | None) -> None:
-    if task_type is not None and task_type not in EMBEDDING_TASKS:
+    if task_type is not None and task_type not in TASKS:
         bad_request(f"Unknown task_type [{task_type}]", "illegal_argument_exception")
     if task_type not in (None, endpoint.task_type):
         bad_request(
@@ -269,9 +270,9 @@ def _check_task(endpoint: Endpoint, task_type: str | None) -> None:
         )
 
 
-def _split_secrets(inference_id: str, body: Any) -> tuple[Any, dict[str, str]]:
+def _split_secrets(inference_id: str, body: Any, task_type: str | None = None) -> tuple[Any, dict[str, str]]:
     """Split the secrets off both settings objects of a request body."""
-    _, service = find_service(body)
+    _, _, service = find_service(body, task_type)
     body, literals = dict(body), dict[str, str]()
     for scope, known, prefix in (
         ("service_settings", service.settings, ""),
@@ -295,7 +296,7 @@ def _updated(endpoint: Endpoint, body: Any) -> dict[str, Any]:
             "an update takes [service_settings] and [task_settings], objects with what changes"
             + (f"; not [{', '.join(unknown)}]" if unknown else "")
         )
-    known = SERVICES[endpoint.service].settings
+    known = endpoint.known.settings
     fixed = sorted(
         name
         for name, value in changes["service_settings"].items()

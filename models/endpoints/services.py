@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 EMBEDDING_TASKS = ("sparse_embedding", "text_embedding", "embedding")
-OTHER_TASKS = ("rerank", "completion", "chat_completion")
+TASKS = (*EMBEDDING_TASKS, "rerank")
+"""The tasks that endpoints here can have."""
+
+OTHER_TASKS = ("completion", "chat_completion")
 
 Kind = Literal[
     "string", "secret", "secrets", "url", "integer", "boolean", "strings", "headers", "mapping", "pairs"
@@ -40,14 +43,14 @@ class Service:
     """What a service can do and what its definitions look like.
 
     Attributes:
-        tasks: its embedding tasks; empty for a service that has none.
+        tasks: its embedding tasks; empty for a service that has none. `models.endpoints.rerank_services` has `rerank`.
         settings: its `service_settings`.
         task_settings: its `task_settings`.
         protocol: module of `models.remote.protocols` that calls it; `local` for models that run here.
         rate: requests a minute when a definition has no `rate_limit`; None is unlimited.
         batch: most texts in one request.
         one_of: groups of settings of which at least one must be there.
-        other_tasks: its tasks that do not embed.
+        other_tasks: its tasks that neither embed nor rerank.
         note: what a user should know when defining such an endpoint.
     """
 
@@ -100,7 +103,7 @@ SERVICES: dict[str, Service] = {
         },
         protocol="local",
         batch=10,
-        other_tasks=("rerank",),
+        other_tasks=(),
     ),
     "elser": Service(
         tasks=("sparse_embedding",),
@@ -322,7 +325,7 @@ SERVICES: dict[str, Service] = {
     ),
     "ai21": Service(tasks=(), other_tasks=("completion", "chat_completion")),
     "anthropic": Service(tasks=(), other_tasks=("completion", "chat_completion")),
-    "contextualai": Service(tasks=(), other_tasks=("rerank",)),
+    "contextualai": Service(tasks=(), other_tasks=()),
     "deepseek": Service(tasks=(), other_tasks=("completion", "chat_completion")),
     "groq": Service(tasks=(), other_tasks=("chat_completion",)),
 }

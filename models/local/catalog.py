@@ -27,7 +27,7 @@ class Recipe:
     """How a checkpoint turns texts into embeddings. None means: what the checkpoint says.
 
     Attributes:
-        task_type: ``text_embedding`` or ``sparse_embedding``.
+        task_type: ``text_embedding``, ``sparse_embedding`` or ``rerank``.
         pooling: ``mean``, ``cls``, ``last`` or ``max``.
         normalize: scale dense embeddings to length 1.
         max_tokens: the window, special tokens included.
@@ -180,7 +180,7 @@ def complete(recipe: Recipe, folder: Path) -> Recipe:
     config = read_json(folder, "config.json")
     stored = _stored_pooling(folder)
     filled = {
-        "task_type": "sparse_embedding" if _is_masked_lm(config) else "text_embedding",
+        "task_type": _task_type(config),
         "max_tokens": _window(folder),
         "prefixes": _prompts(folder),
         "activation": ACTIVATIONS[0],
@@ -198,8 +198,12 @@ def complete(recipe: Recipe, folder: Path) -> Recipe:
     return recipe
 
 
-def _is_masked_lm(config: Mapping[str, Any]) -> bool:
-    return any(name.endswith("ForMaskedLM") for name in config.get("architectures") or [])
+def _task_type(config: Mapping[str, Any]) -> str:
+    names = [str(name) for name in config.get("architectures") or []]
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return "rerank"
+    is_masked_lm = any(name.endswith("ForMaskedLM") for name in names)
+    return "sparse_embedding" if is_masked_lm else "text_embedding"
 
 
 def _modules(folder: Path) -> list[str]:

@@ -84,14 +84,20 @@ def window_of(recipe: Recipe, limit: int | None) -> int | None:
 
 def _folder_of(checkpoint: Checkpoint) -> Path:
     if checkpoint.location is None:
-        raise ModelLoadError(_unobtainable(checkpoint.model_id), status=404)
+        raise ModelLoadError(_unobtainable(checkpoint), status=404)
     return _find_folder(checkpoint.location, checkpoint.revision, checkpoint.download)
 
 
-def _unobtainable(model_id: str) -> str:
+def _unobtainable(checkpoint: Checkpoint) -> str:
+    model_id = checkpoint.model_id
+    owned = f"The weights of [{model_id}] are Elastic's property and cannot be shipped or downloaded here."
+    if checkpoint.recipe.task_type == "rerank":
+        return (
+            f"{owned} Let an open cross-encoder stand in, for example"
+            f" [models: {{{model_id}: cross-encoder/ms-marco-MiniLM-L6-v2}}]"
+        )
     return (
-        f"The weights of [{model_id}] are Elastic's property and cannot be shipped or downloaded here. Two"
-        " ways on: export the model from your own cluster and name its folder as [location] in the run"
+        f"{owned} Two ways on: export the model from your own cluster and name its folder as [location] in the run"
         " config's [models] section, with [backend: torchscript]; or let an open model stand in, for"
         f" example [models: {{{model_id}: splade-tiny}}]"
     )

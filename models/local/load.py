@@ -18,36 +18,20 @@ from models.local.settings import dimensions_of, similarity_of
 from models.local.sparse import SparseEmbedder, SparseRows, read_idf
 from models.local.weights import read_json, read_tensors
 
-_CODE_OF_ITS_OWN = (
-    "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"
-    " that transformers knows (for jina-embeddings-v3: jinaai/jina-embeddings-v3-hf), or a remote service"
-)
-
 
 def unsupported(folder: Path, task_type: str) -> list[str]:
     """Say why the checkpoint in `folder` cannot run here; an empty list means it can."""
     config = read_json(folder, "config.json")
     kind = config.get("model_type")
     if kind in bert.MODEL_TYPES:
-        return _unsupported_bert(folder, config)
+        return bert.unsupported(folder, config)
     if task_type == "sparse_embedding":
         known = ", ".join(bert.MODEL_TYPES)
         return [f"Sparse embeddings come from checkpoints of type {known}; [{folder}] is of type [{kind}]"]
     if generic.is_known(config):
         return []
     reason = f"The checkpoint in [{folder}] is of type [{kind}], which transformers does not know"
-    return [reason + (_CODE_OF_ITS_OWN if config.get("auto_map") else "")]
-
-
-def _unsupported_bert(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    name = bert.setting(config, "hidden_act")
-    if name not in bert.ACTIVATIONS:
-        return [f"The activation [{name}] of [{folder}] is not known here"]
-    positions = config.get("position_embedding_type", "absolute")
-    if positions != "absolute":  # jina-v3 as its authors published it, for one
-        reason = f"The positions of [{folder}] are [{positions}], and a [{config['model_type']}] here has [absolute]"
-        return [reason + (_CODE_OF_ITS_OWN if config.get("auto_map") else "")]
-    return []
+    return [reason + (bert.CODE_OF_ITS_OWN if config.get("auto_map") else "")]
 
 
 def load_embedder(opened: OpenCheckpoint, endpoint: Endpoint, device: str | None) -> Embedder:

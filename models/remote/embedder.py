@@ -22,7 +22,7 @@ BATCH_CHARACTERS = 400_000  # of one request; services bound a request's tokens 
 MAX_HALVINGS = 8
 CONCURRENCY = 4
 _SMALLEST = 1e-45  # below, a float32 weight is 0, and Elasticsearch stores only weights above 0
-_SHAPE_ERRORS = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+SHAPE_ERRORS = (KeyError, TypeError, IndexError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,8 @@ class RemoteEmbedder(Embedder):
             vectors = self._protocol.parse(answer)
             count = len(vectors)
             self._model_name = _model_name(answer)
-        except _SHAPE_ERRORS as error:
-            shape_problem = _words_of(answer) or f"{type(error).__name__}: {error}"[:200]
+        except SHAPE_ERRORS as error:
+            shape_problem = words_of(answer) or f"{type(error).__name__}: {error}"[:200]
         if shape_problem is not None:
             raise InferenceError(
                 f"The answer to inference entity id [{self._name}] has not the shape of embeddings"
@@ -247,7 +247,7 @@ def _model_name(answer: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _words_of(answer: Any) -> str | None:
+def words_of(answer: Any) -> str | None:
     """What a service says in an answer that holds an error instead of embeddings, though its status is 200."""
     told = answer
     for name in ("error", "detail", "message", "reason"):

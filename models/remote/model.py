@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +27,7 @@ from models.remote.text import estimate_tokens
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
 
+Opened = TypeVar("Opened")
 _REVEALED: dict[str, Revealed] = {}  # by settings; what a service said does not change while we run
 _log = logging.getLogger(__name__)
 _NOT_IN_FINGERPRINT = {"rate_limit", "batch_size", "max_batch_size", "similarity", "user"}
@@ -147,11 +148,7 @@ class RemoteModel:
         Raises:
             InferenceError: a secret is missing, or a setting cannot be used; nothing is called yet.
         """
-        secrets = resolve(self.endpoint.secret_references, self.endpoint.folder)
-        retries = RetryCount()
-        client = HttpClient(
-            self.endpoint.inference_id, secrets, self.policy, self._limiter(), self._on_retry(retries)
-        )
+        client, secrets, retries = self.open_client()
         protocol = self._open_protocol(secrets, client)
         settings = self.endpoint.service_settings
         limits = Limits(
@@ -165,6 +162,33 @@ class RemoteModel:
         )
         return RemoteEmbedder(
             self.endpoint.inference_id, protocol, client.post, limits, client.close, retries
+        )
+
+    def open_client(self) -> tuple[HttpClient, Secrets, RetryCount]:
+        """Resolve the secrets and open the connections: the client, the secrets, and the count of its retries.
+
+        Raises:
+            InferenceError: a secret is missing.
+        """
+        secrets = resolve(self.endpoint.secret_references, self.endpoint.folder)
+        retries = RetryCount()
+        name, limiter = self.endpoint.inference_id, self._limiter()
+        return HttpClient(name, secrets, self.policy, limiter, self._on_retry(retries)), secrets, retries
+
+    def with_settings(self, make: Callable[[], Opened]) -> Opened:
+        """Make something of the endpoint's settings.
+
+        Raises:
+            InferenceError: it needs one that the definition does not have.
+        """
+        try:
+            return make()
+        except KeyError as missing:
+            name = str(missing).strip("'")
+        raise InferenceError(
+            f"[service_settings] of endpoint [{self.endpoint.inference_id}] does not contain [{name}],"
+            " which requests need",
+            status=400,
         )
 
     def _on_retry(self, retries: RetryCount) -> Callable[[], None]:
@@ -212,16 +236,7 @@ class RemoteModel:
     def _open_protocol(self, secrets: Secrets, client: HttpClient) -> RemoteProtocol:
         service = SERVICES[self.endpoint.service].protocol
         module = import_module(f"models.remote.protocols.{'cluster' if service == 'local' else service}")
-        try:
-            protocol: RemoteProtocol = module.open_protocol(self.endpoint, secrets, client.post)
-            return protocol
-        except KeyError as missing:
-            name = str(missing).strip("'")
-        raise InferenceError(
-            f"[service_settings] of endpoint [{self.endpoint.inference_id}] does not contain [{name}],"
-            " which requests need",
-            status=400,
-        )
+        return self.with_settings(lambda: module.open_protocol(self.endpoint, secrets, client.post))
 
 
 def remote_model(endpoint: Endpoint, policy: Policy | None = None) -> Model:

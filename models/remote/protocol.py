@@ -30,6 +30,8 @@ class Call:
     parameters: Sequence[tuple[str, str]] = ()
 
 
+Settings = Mapping[str, Any]
+
 Send = Callable[[Call], Any]
 """Posts a call and returns the JSON that came back."""
 
@@ -52,6 +54,22 @@ class RemoteProtocol(Protocol):
 
     def parse(self, answer: Any) -> Vectors:
         """Take the embeddings out of an answer, in the order of the texts.
+
+        Raises:
+            KeyError, TypeError, IndexError, ValueError, AttributeError: the answer has another shape.
+        """
+        ...
+
+
+class RerankProtocol(Protocol):
+    """One service's requests and answers about the relevance of texts."""
+
+    def call(self, query: str, texts: Sequence[str]) -> Call:
+        """Build the request that ranks `texts`."""
+        ...
+
+    def parse(self, answer: Any) -> Sequence[tuple[int, float]]:
+        """Take the position and the score of each text out of an answer, in any order.
 
         Raises:
             KeyError, TypeError, IndexError, ValueError, AttributeError: the answer has another shape.

@@ -7,12 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.reranker import Reranker
 from pipeline.api.frame import Frame
 from pipeline.api.open_index import OpenIndex
 from pipeline.evaluation.evaluate import Evaluation, ModeResult
 from pipeline.evaluation.evaluate import evaluate as _evaluate
 from pipeline.evaluation.judgements import load_qrels, load_queries
 from pipeline.evaluation.page import delta_plot, recall_plot, write_report
+from pipeline.evaluation.runs import Reranking
+from pipeline.search.hits.reranking import DEPTH, reranker_of
 from pipeline.search.retrievers import Mode
 
 
@@ -27,7 +30,7 @@ class EvaluationResult:
         result = self.raw.to_json()
         rows = []
         for mode, means in result["modes"].items():
-            row: dict[str, Any] = {"mode": mode}
+            row: dict[str, Any] = {"mode": mode, "ms a query": result["costs"][mode]["ms"]}
             for measure, mean in means.items():
                 low, high = result["intervals"][mode][measure]
                 row |= {measure: mean, f"{measure} low": low, f"{measure} high": high}
@@ -68,6 +71,8 @@ def evaluate(
     modes: Sequence[Mode] | None = None,
     field: str | None = None,
     filter: Mapping[str, Any] | str | None = None,
+    rerank: Reranker | str | None = None,
+    depth: int = DEPTH,
 ) -> EvaluationResult:
     """Measure retrieval.
 
@@ -79,8 +84,13 @@ def evaluate(
         field: the field to search; by default the first that fits.
         filter: only documents with ``year>=1970 AND kind=report``, or an Elasticsearch query; only they are
             found, and only they count as relevant.
+        rerank: a further mode, in which an endpoint of task type `rerank`, or its loaded model, ranks again.
+        depth: documents of each query that it ranks again.
     """
     opened = OpenIndex(index) if isinstance(index, str) else index
     asked = queries if isinstance(queries, Mapping) else load_queries(queries)
     judged = qrels if isinstance(qrels, Mapping) else load_qrels(qrels)
-    return EvaluationResult(_evaluate(opened.raw, asked, judged, modes=modes, field=field, filter=filter))
+    reranking = None if rerank is None else Reranking(reranker_of(opened.raw, rerank), depth)
+    return EvaluationResult(
+        _evaluate(opened.raw, asked, judged, modes=modes, field=field, filter=filter, reranking=reranking)
+    )

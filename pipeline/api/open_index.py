@@ -6,8 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.api.frame import Frame
+from pipeline.search.hits.hit import Hit
 from pipeline.search.open_index import SearchIndex
-from pipeline.search.search import Hit, search_many
+from pipeline.search.search import search_many
 
 
 class OpenIndex:
@@ -36,7 +37,8 @@ class OpenIndex:
 
         Args:
             query: what to look for.
-            **options: as in `pipeline.search.search.SearchOptions`: mode, field, k, filter, fusion, weights, pruning.
+            **options: as in `pipeline.search.search.SearchOptions`: mode, field, k, filter, fusion, weights, pruning,
+                chunks, neighbours, min_score, rerank, depth.
         """
         return self.search_many([query], **options)
 
@@ -48,6 +50,16 @@ class OpenIndex:
         return Frame(pa.Table.from_pylist(rows, _HITS))
 
 
+_AROUND = [
+    ("field", pa.string()),
+    ("start_offset", pa.int32()),
+    ("end_offset", pa.int32()),
+    ("text", pa.string()),
+]
+_CHUNK = pa.struct(_AROUND)
+_CHUNK_HIT = pa.struct(
+    [("score", pa.float64()), *_AROUND, ("before", pa.list_(_CHUNK)), ("after", pa.list_(_CHUNK))]
+)
 _HITS = pa.schema(
     [
         ("query", pa.string()),
@@ -58,6 +70,8 @@ _HITS = pa.schema(
         ("start_offset", pa.int32()),
         ("end_offset", pa.int32()),
         ("text", pa.string()),
+        ("chunks", pa.list_(_CHUNK_HIT)),
+        ("retrieved_rank", pa.int32()),
     ]
 )
 
@@ -65,7 +79,16 @@ _HITS = pa.schema(
 def _row(query: str, rank: int, hit: Hit) -> dict[str, Any]:
     chunk = hit.chunk
     place = {"field": chunk.field, "start_offset": chunk.start_offset, "end_offset": chunk.end_offset}
-    return {"query": query, "rank": rank, "_id": hit.id, "score": hit.score, **place, "text": chunk.text}
+    return {
+        "query": query,
+        "rank": rank,
+        "_id": hit.id,
+        "score": hit.score,
+        **place,
+        "text": chunk.text,
+        "chunks": [one.to_json() for one in hit.chunks],
+        "retrieved_rank": None if hit.retrieved is None else hit.retrieved.rank,
+    }
 
 
 def open_index(path: str) -> OpenIndex:

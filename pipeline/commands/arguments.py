@@ -12,6 +12,8 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from models.endpoints.registry import Registry
+    from models.reranker import Reranker
+    from pipeline.search.open_index import SearchIndex
     from pipeline.search.pruning import Pruning
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config, a YAML file.")]
@@ -40,6 +42,14 @@ PruningOption = Annotated[
         metavar="elasticsearch|RATIO,WEIGHT",
         help="Leave frequent light tokens out of sparse queries; `elasticsearch` is its default, 5,0.4.",
     ),
+]
+
+RerankOption = Annotated[
+    str | None,
+    typer.Option("--rerank", metavar="ID", help="Rank the best documents again by this rerank endpoint."),
+]
+DepthOption = Annotated[
+    int, typer.Option("--depth", min=1, help="Documents of each query that --rerank ranks again.")
 ]
 
 Target = Annotated[
@@ -74,6 +84,25 @@ def index_path(config_or_index: str, overrides: Sequence[str] | None = None) -> 
     if config.index is None:
         raise PipelineError(f"{config_or_index} has no index section; add `index: {{path: out/index}}`")
     return config.index.path
+
+
+def reranker_from(
+    inference_id: str | None, config_or_index: str, overrides: Sequence[str] | None, index: "SearchIndex"
+) -> "Reranker | None":
+    """The model that `--rerank` names, by the run config's endpoints and models, or by those that the index knows.
+
+    Raises:
+        PipelineError: it cannot be used.
+    """
+    from pipeline.config.load import load_config
+    from pipeline.search.hits.reranking import open_reranker, reranker_of
+
+    if inference_id is None:
+        return None
+    if Path(config_or_index).is_dir():
+        return reranker_of(index, inference_id)
+    config = load_config(config_or_index, list(overrides or []))
+    return open_reranker(inference_id, config.endpoints.path, config.models)
 
 
 def registry_of(path: str | None, config: str | None = None) -> tuple["Registry", Mapping[str, Any]]:

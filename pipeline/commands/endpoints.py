@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from models.embeddings import Embeddings
     from models.endpoints.endpoint import Endpoint
     from models.errors import InferenceError
+    from models.model import Model, RerankModel
 
 endpoints = typer.Typer(
     help="Inference endpoints, defined as in Elasticsearch.",
@@ -101,12 +102,10 @@ def put_endpoint(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and store nothing.")] = False,
 ) -> None:
     """Define an endpoint with the body of PUT _inference. Literal secrets move to files of their own."""
-    from models.endpoints.services import SERVICES
-
     registry, _ = registry_of(path)
     task_type, inference_id = split_target(target)
     endpoint = registry.put(inference_id, read_json(file), task_type, dry_run=dry_run)
-    note = SERVICES[endpoint.service].note
+    note = endpoint.known.note
     if note:
         print(f"warning: {note}", file=sys.stderr)
     if dry_run:
@@ -141,20 +140,12 @@ def delete_endpoint(
 def try_endpoint(
     target: Target, path: Folder = None, config: ModelsFrom = None, timeout: Timeout = None
 ) -> None:
-    """Embed one short text. Does the endpoint work, how long are its embeddings, how fast is it?"""
-    from models.open_model import usable_model
-
+    """Embed or rank one short text. Does the endpoint work, how long are its embeddings, how fast is it?"""
     registry, models = registry_of(path, config)
     task_type, inference_id = split_target(target)
     endpoint = registry.get(inference_id, task_type)
-    model = usable_model(endpoint, models, timeout)
-    started = time.perf_counter()
-    embedder = model.load()
-    loaded = time.perf_counter()
-    try:
-        embeddings = embedder.embed(["how much wood would a woodchuck chuck"], "ingest")
-    finally:
-        embedder.close()
+    attempt = _try_embedding if endpoint.embeds else _try_ranking
+    model, found, started, loaded = attempt(endpoint, models, timeout)
     finished = time.perf_counter()
     print_json(
         {
@@ -162,11 +153,43 @@ def try_endpoint(
             "task_type": endpoint.task_type,
             "service": endpoint.service,
             "model": model.describe(),
-            **_size(embeddings, endpoint.element_type),
+            **found,
             "load_ms": round(1000 * (loaded - started), 1),
             "latency_ms": round(1000 * (finished - loaded), 1),
         }
     )
+
+
+_TEXT = "how much wood would a woodchuck chuck"
+Attempt = tuple["Model | RerankModel", dict[str, Any], float, float]
+"""A model, what came of it, and the moments before and after it was loaded."""
+
+
+def _try_embedding(endpoint: "Endpoint", models: "Mapping[str, Any]", timeout: float | None) -> Attempt:
+    from models.open_model import usable_model
+
+    model = usable_model(endpoint, models, timeout)
+    started = time.perf_counter()
+    embedder = model.load()
+    loaded = time.perf_counter()
+    try:
+        return model, _size(embedder.embed([_TEXT], "ingest"), endpoint.element_type), started, loaded
+    finally:
+        embedder.close()
+
+
+def _try_ranking(endpoint: "Endpoint", models: "Mapping[str, Any]", timeout: float | None) -> Attempt:
+    from models.open_model import usable_rerank_model
+
+    model = usable_rerank_model(endpoint, models, timeout)
+    started = time.perf_counter()
+    reranker = model.load()
+    loaded = time.perf_counter()
+    try:
+        score = float(reranker.rerank("woodchucks", [_TEXT]).scores[0])
+        return model, {"relevance_score": score}, started, loaded
+    finally:
+        reranker.close()
 
 
 def _size(embeddings: "Embeddings", element_type: str) -> dict[str, int]:

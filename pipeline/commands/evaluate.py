@@ -6,14 +6,17 @@ import typer
 
 from pipeline.commands.app import app
 from pipeline.commands.arguments import (
+    DepthOption,
     Field,
     Filters,
     Format,
     Index,
     Overrides,
     PruningOption,
+    RerankOption,
     index_path,
     pruning_of,
+    reranker_from,
 )
 from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
@@ -40,6 +43,8 @@ def evaluate(
     compare: Annotated[int | None, typer.Option(help="Compare with this version of the table.")] = None,
     pruning: PruningOption = None,
     filters: Filters = None,
+    rerank: RerankOption = None,
+    depth: DepthOption = 100,
     against: Annotated[
         str | None,
         typer.Option(metavar="URL/INDEX", help="Compare with an index that `load elasticsearch` filled."),
@@ -57,6 +62,7 @@ def evaluate(
     from pipeline.evaluation.evaluate import compare_version
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.judgements import load_qrels, load_queries
+    from pipeline.evaluation.runs import Reranking
     from pipeline.search.filters import parse_filters
     from pipeline.search.open_index import SearchIndex
 
@@ -71,6 +77,7 @@ def evaluate(
             opened, against, api_key, load_queries(queries), load_qrels(qrels), field, candidates, output
         )
         return
+    reranker = reranker_from(rerank, index, overrides, opened)
     evaluation = measure(
         opened,
         load_queries(queries),
@@ -79,6 +86,7 @@ def evaluate(
         field=field,
         pruning=pruning_of(pruning),
         filter=parse_filters(filters or []),
+        reranking=None if reranker is None else Reranking(reranker, depth),
     )
     result = evaluation.to_json()
     before = None
@@ -185,7 +193,8 @@ def _print_measures(result: dict[str, Any]) -> None:
     rows = []
     for mode, means in result["modes"].items():
         intervals = result["intervals"][mode]
-        rows.append([mode, *(shown(means[measure], intervals[measure]) for measure in measures)])
+        values = (shown(means[measure], intervals[measure]) for measure in measures)
+        rows.append([mode, *values, f"{result['costs'][mode]['ms']:.1f}"])
     queries = "1 query" if result["queries"] == 1 else f"{result['queries']:,} queries"
     size = f"{queries}, table version {result['table_version']}"
     if result["pruning"]:
@@ -197,7 +206,11 @@ def _print_measures(result: dict[str, Any]) -> None:
     if result["filter"]:
         size += ", among the documents that the filter lets through"
     title = f"{size} (95 % confidence intervals by bootstrap over queries)"
-    print_table(("mode", *measures), rows, title=title)
+    print_table(("mode", *measures, "ms a query"), rows, title=title)
+    for mode, cost in result["costs"].items():
+        if "reranked_texts" in cost:
+            tokens = f", {cost['reranked_tokens']:,.0f} tokens" if cost["reranked_tokens"] else ""
+            print(f"{mode}: the model reads {cost['reranked_texts']:.0f} texts{tokens} a query")
     _print_tests("difference", [(" minus ".join(reversed(one["modes"])), one) for one in result["tests"]])
     if "compare" in result:
         before, modes = result["compare"]["table_version"], result["compare"]["modes"].items()

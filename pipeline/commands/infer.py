@@ -1,7 +1,8 @@
 """The command `infer`: texts in, Elasticsearch's inference response out."""
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,9 @@ from pipeline.commands.arguments import (
 )
 from pipeline.terminal.output import answers_in_json
 
+if TYPE_CHECKING:
+    from models.endpoints.endpoint import Endpoint
+
 
 @app.command(epilog='Example: semantic-ingest infer .minilm-l6-v2 "the quick brown fox" --input-type search')
 @answers_in_json
@@ -33,21 +37,47 @@ def infer(
     ] = None,
     path: Folder = None,
     config: ModelsFrom = None,
+    query: Annotated[
+        str | None, typer.Option("--query", help="Rank the texts for this query (rerank endpoints).")
+    ] = None,
     timeout: Timeout = None,
 ) -> None:
-    """Embed texts and print Elasticsearch's response. An error is its error body and exit code 1."""
-    from models.endpoints.inference import answer, body_of, parse_request, to_bytes
-    from models.open_model import usable_model
+    """Embed or rank texts and print Elasticsearch's response. An error is its error body and exit code 1."""
+    from models.endpoints.inference import body_of, to_bytes
 
     registry, models = registry_of(path, config)
     task_type, inference_id = split_target(target)
     endpoint = registry.get(inference_id, task_type)
     asked = read_json(body) if body else body_of(texts or read_lines(file), input_type)
-    request = parse_request(endpoint, asked)
-    model = usable_model(request.endpoint, models, timeout)
-    embedder = model.load()
+    if query is not None:
+        asked = {**asked, "query": query}
+    ask = _embed if endpoint.embeds else _rank
+    sys.stdout.write(to_bytes(ask(endpoint, asked, models, timeout)).decode() + "\n")
+
+
+def _embed(
+    endpoint: "Endpoint", body: Any, models: Mapping[str, Any], timeout: float | None
+) -> dict[str, Any]:
+    from models.endpoints.inference import answer, parse_request
+    from models.open_model import usable_model
+
+    request = parse_request(endpoint, body)
+    embedder = usable_model(request.endpoint, models, timeout).load()
     try:
-        answered = answer(request, embedder)
+        return answer(request, embedder)
     finally:
         embedder.close()
-    sys.stdout.write(to_bytes(answered).decode() + "\n")
+
+
+def _rank(
+    endpoint: "Endpoint", body: Any, models: Mapping[str, Any], timeout: float | None
+) -> dict[str, Any]:
+    from models.endpoints.inference import parse_rerank_request, rerank_response
+    from models.open_model import usable_rerank_model
+
+    request = parse_rerank_request(endpoint, body)
+    reranker = usable_rerank_model(request.endpoint, models, timeout).load()
+    try:
+        return rerank_response(request, reranker.rerank(request.query, request.texts))
+    finally:
+        reranker.close()

@@ -10,22 +10,26 @@ import typer
 
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import (
+    DepthOption,
     Field,
     Filters,
     Format,
     Index,
     Overrides,
     PruningOption,
+    RerankOption,
     index_path,
     pruning_of,
+    reranker_from,
 )
 from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
 from pipeline.terminal.text import one_line, printable
 
 if TYPE_CHECKING:
-    from pipeline.search.open_index import SearchIndex
-    from pipeline.search.search import Hit, SearchOptions
+    from pipeline.search.hits.hit import ChunkHit, Hit
+    from pipeline.search.open_index import FoundChunk, OpenUnit, SearchIndex
+    from pipeline.search.search import SearchOptions
 
 SHOWN_CHARACTERS = 200
 SHOWN_TOKENS = 12
@@ -54,6 +58,15 @@ def search(
     weights: Annotated[str, typer.Option(help="Weights of linear fusion.")] = "bm25=1,sparse=1,dense=1",
     pruning: PruningOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which tokens met.")] = False,
+    chunks: Annotated[int, typer.Option("--chunks", min=1, help="Best chunks of each document to show.")] = 1,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=0, help="Chunks to show before and after each of them.")
+    ] = 0,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Leave out documents that score less.")
+    ] = None,
+    rerank: RerankOption = None,
+    depth: DepthOption = 100,
     queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,
     output: Format = "table",
@@ -64,6 +77,7 @@ def search(
     from pipeline.search.open_index import SearchIndex
     from pipeline.search.search import SearchOptions
 
+    opened = SearchIndex(index_path(index, overrides))
     options = SearchOptions(
         mode,
         field,
@@ -73,8 +87,12 @@ def search(
         _weights(weights),
         pruning_of(pruning),
         explain,
+        chunks,
+        neighbours,
+        min_score,
+        reranker_from(rerank, index, overrides, opened),
+        depth,
     )
-    opened = SearchIndex(index_path(index, overrides))
     names = [name.strip() for name in fields.split(",")] if fields else []
     shown = Shown(start, tuple(names), source)
     if query is not None and queries is None:
@@ -159,7 +177,9 @@ def _answer(index: "SearchIndex", query: str, options: "SearchOptions", output: 
         chosen = asked.get("_source") or asked.get("fields") or {}
         chunk = _best_chunk(index, query, hit, options, chosen, width)
         rows.append((rank, f"{hit.score:.4f}", Text("\n".join(map(one_line, name))), chunk))
-    print_table(("#", "score", "document", "best chunk"), rows, title=f"{options.mode}: {query}", lines=True)
+    title = f"{options.mode}{', reranked' if options.rerank is not None else ''}: {query}"
+    shown_chunks = "best chunk" if options.chunks == 1 else "best chunks"
+    print_table(("#", "score", "document", shown_chunks), rows, title=title, lines=True)
 
 
 def _why_nothing(index: "SearchIndex", options: "SearchOptions") -> str:
@@ -180,19 +200,16 @@ def _best_chunk(
     fields: Mapping[str, Any],
     width: int,
 ) -> Any:
-    """So many characters of a hit's best chunk around the query's words, chosen fields, and the tokens that met."""
+    """So many characters of a hit's best chunks around the query's words, chosen fields, and the tokens that met."""
     from rich.text import Text
 
-    from pipeline.search.explain import highlighted
-    from pipeline.search.sources import snippet
-
-    whole = Text(printable(hit.chunk.text.replace("\n", " ")))
     unit = index.unit_of(options.field or index.text_fields()[0])
-    spans = highlighted(unit, hit.chunk.text, query)
-    for start, end in spans:
-        whole.stylize("bold yellow", start, end)
-    start, end = snippet(whole.plain, spans, width)
-    shown = Text("…" if start else "") + whole[start:end] + ("…" if end < len(whole) else "")
+    texts = [_excerpt(unit, query, hit.chunk, width)]
+    if hit.chunks:
+        texts = [text for one in hit.chunks for text in _with_neighbours(unit, query, one, width)]
+    shown = Text("\n").join(texts)
+    if hit.retrieved is not None:
+        shown.append(f"\nfound at {hit.retrieved.rank} with {hit.retrieved.score:.4f}", style="dim")
     for name, value in fields.items():
         shown.append("\n" + one_line(f"{name}: {_shown_value(value)}"), style="dim")
     if hit.chunk.page is not None:
@@ -214,3 +231,30 @@ def _shown_value(value: Any) -> str:
         else json.dumps(value, ensure_ascii=False, default=str)
     )
     return shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
+
+
+def _with_neighbours(unit: "OpenUnit", query: str, found: "ChunkHit", width: int) -> list[Any]:
+    """A chunk with its score, and the ones around it whole, as one reads them."""
+    from rich.text import Text
+
+    before, after = (
+        [Text(printable(chunk.text.replace("\n", " ")), style="dim") for chunk in around]
+        for around in (found.before, found.after)
+    )
+    excerpt = _excerpt(unit, query, found.chunk, width)
+    return [*before, Text(f"{found.score:.4f} ", style="dim") + excerpt, *after]
+
+
+def _excerpt(unit: "OpenUnit", query: str, chunk: "FoundChunk", width: int) -> Any:
+    """So many characters of a chunk around the query's words, which are marked."""
+    from rich.text import Text
+
+    from pipeline.search.explain import highlighted
+    from pipeline.search.sources import snippet
+
+    whole = Text(printable(chunk.text.replace("\n", " ")))
+    spans = highlighted(unit, chunk.text, query)
+    for start, end in spans:
+        whole.stylize("bold yellow", start, end)
+    start, end = snippet(whole.plain, spans, width)
+    return Text("…" if start else "") + whole[start:end] + ("…" if end < len(whole) else "")

@@ -158,11 +158,17 @@ def _by_default(config: RunConfig) -> str:
 
 def _endpoint(registry: Registry, inference_id: str) -> Endpoint:
     try:
-        return registry.get(inference_id)
+        endpoint = registry.get(inference_id)
     except InferenceError as error:
         known = (endpoint.inference_id for endpoint in registry.list())
         hint = did_you_mean(inference_id, known) if error.status == 404 else ""
         raise InferenceError(f"{error.reason}{hint}", status=error.status) from None
+    if not endpoint.embeds:
+        raise InferenceError(
+            f"[{inference_id}] is an endpoint of task type [{endpoint.task_type}] and makes no embeddings",
+            status=400,
+        )
+    return endpoint
 
 
 def _layout(

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -11,26 +11,20 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.judgements import load_qrels, load_queries
+from pipeline.evaluation.runs import RANKED, ModeRun, Reading, Reranking, run_modes
 from pipeline.evaluation.statistics import Floats, PairTest, bootstrap_interval, paired_tests
 from pipeline.logs import log
 from pipeline.search.filters import Filter
 from pipeline.search.open_index import Bools, SearchIndex, opened
 from pipeline.search.pruning import Pruning
-from pipeline.search.ranking import Ranking
-from pipeline.search.retrievers import Mode, Retriever, available_modes, find_retrievers, retrieve
-from pipeline.search.search import RANK_WINDOW, SearchOptions, allowed_documents, join
+from pipeline.search.retrievers import Mode, available_modes
+from pipeline.search.search import allowed_documents
 from transforms.index.snapshot import Snapshot
 from transforms.index.state import IndexUnusable
 from transforms.index.update import update_index
 
 MEASURES = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "mrr@10": "RR@10", "map": "AP"}
 """Our name of each measure -> that of ir-measures."""
-
-DEPTH = 1000
-"""Documents that are ranked for each query."""
-
-BLOCK_QUERIES = 256
-"""Queries that are embedded and ranked at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +34,14 @@ class ModeResult:
     Attributes:
         run: query -> documents, best first, with their scores.
         values: measure -> value of each query, in the order of `Evaluation.queries`.
+        seconds: time of one query on average, with its embedding and reranking; many queries are ranked together.
+        reranked: what a reranking read; None for a mode without one.
     """
 
     run: dict[str, dict[str, float]]
     values: dict[str, Floats]
+    seconds: float = 0.0
+    reranked: Reading | None = None
 
     def mean(self, measure: str) -> float:
         """The measure over all queries."""
@@ -89,6 +87,7 @@ class Evaluation:
                 name: {measure: list(result.interval(measure)) for measure in MEASURES}
                 for name, result in self.modes.items()
             },
+            "costs": {name: _cost(result, len(self.queries)) for name, result in self.modes.items()},
             "tests": [
                 {"modes": [one.first, one.second], "measure": "ndcg@10", **one.figures()}
                 for one in self.tests("ndcg@10")
@@ -126,6 +125,18 @@ class Evaluation:
         return pa.table(rows)
 
 
+def _cost(result: ModeResult, queries: int) -> dict[str, float]:
+    """What one query of a mode takes."""
+    cost = {"ms": round(result.seconds * 1000, 3)}
+    if result.reranked is None:
+        return cost
+    return {
+        **cost,
+        "reranked_texts": result.reranked.texts / queries,
+        "reranked_tokens": result.reranked.tokens / queries,
+    }
+
+
 def shown(mean: float, interval: Sequence[float]) -> str:
     """A mean with its confidence interval, as tables show it."""
     low, high = interval
@@ -139,9 +150,10 @@ def evaluate(
     *,
     modes: Sequence[Mode] | None = None,
     field: str | None = None,
-    depth: int = DEPTH,
+    depth: int = RANKED,
     pruning: Pruning | None = None,
     filter: Filter | str | None = None,
+    reranking: Reranking | None = None,
 ) -> Evaluation:
     """Run the judged queries in each mode and measure the rankings.
 
@@ -157,6 +169,7 @@ def evaluate(
         depth: documents ranked for each query; recall@100 needs at least 100.
         pruning: which tokens of sparse queries to leave out; None for none.
         filter: which documents may be found, see `SearchOptions`; None for all.
+        reranking: a further mode, for example ``hybrid, reranked``: what to rank again and by which model.
 
     Raises:
         PipelineError: no query has a judgement, or the index has no such field.
@@ -174,7 +187,10 @@ def evaluate(
         )
     relevant = {query: dict(qrels[query]) for query in judged}
     _warn_of_missing(index, relevant)
-    runs = run_modes(index, judged, modes or available_modes(index, field), field, depth, pruning, allowed)
+    modes = modes or available_modes(index, field)
+    runs = run_modes(
+        index, judged, modes, field, depth, pruning=pruning, allowed=allowed, reranking=reranking
+    )
     return _evaluation(index, judged, relevant, runs, pruning, filter)
 
 
@@ -182,11 +198,11 @@ def _evaluation(
     index: SearchIndex,
     queries: dict[str, str],
     qrels: dict[str, dict[str, int]],
-    runs: Mapping[str, dict[str, dict[str, float]]],
+    runs: Mapping[str, ModeRun],
     pruning: Pruning | None,
     filter: Filter | str | None,
 ) -> Evaluation:
-    results = {mode: measured(run, qrels, queries) for mode, run in runs.items()}
+    results = {mode: _result(run, qrels, queries) for mode, run in runs.items()}
     return Evaluation(queries, qrels, results, int(index.state.table["version"]), pruning, filter)
 
 
@@ -234,46 +250,9 @@ def evaluate_index(
     return measures
 
 
-def run_modes(
-    index: SearchIndex,
-    queries: Mapping[str, str],
-    modes: Sequence[Mode],
-    field: str | None,
-    depth: int,
-    pruning: Pruning | None = None,
-    allowed: Bools | None = None,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Rank documents for each query: mode -> query -> document id -> score.
-
-    Modes share retrievers: `hybrid` joins what the others have ranked already.
-    """
-    retrievers = {mode: find_retrievers(index, mode, field) for mode in modes}
-    runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in modes}
-    names = list(queries)
-    # Many queries at a time make one matrix product; all of them at once could take more memory than there is.
-    for first in range(0, len(names), BLOCK_QUERIES):
-        block = names[first : first + BLOCK_QUERIES]
-        texts = [queries[name] for name in block]
-        needed = dict.fromkeys(one for found in retrievers.values() for one in found)
-        ranked = {one: retrieve(index, one, texts, depth, allowed=allowed, pruning=pruning) for one in needed}
-        for mode, found in retrievers.items():
-            for at, name in enumerate(block):
-                runs[mode][name] = _scores(index, mode, found, [ranked[one][at] for one in found], depth)
-    return runs
-
-
-def _scores(
-    index: SearchIndex,
-    mode: Mode,
-    retrievers: Sequence[Retriever],
-    rankings: Sequence[Ranking],
-    depth: int,
-) -> dict[str, float]:
-    """Document id -> score of one query, best first."""
-    if mode == "hybrid":  # joins as many documents of each ranking as a search does
-        rankings = [ranking.first(RANK_WINDOW) for ranking in rankings]
-    hits = join(rankings, retrievers, SearchOptions(mode, k=depth))
-    return {index.ids[hit.document]: hit.score for hit in hits}
+def _result(run: ModeRun, qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, str]) -> ModeResult:
+    result = measured(run.scores, qrels, queries)
+    return replace(result, seconds=run.seconds / max(len(queries), 1), reranked=run.reranked)
 
 
 def measured(
@@ -322,5 +301,5 @@ def compare_version(
         other, pruning = SearchIndex(folder), evaluation.pruning
         allowed = allowed_documents(other, evaluation.filter)
         chosen = modes or available_modes(other, field)
-        runs = run_modes(other, evaluation.queries, chosen, field, DEPTH, pruning, allowed)
+        runs = run_modes(other, evaluation.queries, chosen, field, RANKED, pruning=pruning, allowed=allowed)
         return _evaluation(other, evaluation.queries, evaluation.qrels, runs, pruning, evaluation.filter)

@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.evaluation.evaluate import MEASURES, Evaluation, ModeResult, shown
 from pipeline.evaluation.statistics import PairTest
 
-COLOURS = ("#0b6e99", "#c4501b", "#3f7d20", "#7a3e9d")
-DARK_COLOURS = ("#63b8de", "#f0915f", "#8cc56b", "#c69ae0")
+COLOURS = ("#0b6e99", "#c4501b", "#3f7d20", "#7a3e9d", "#8a6d00")
+DARK_COLOURS = ("#63b8de", "#f0915f", "#8cc56b", "#c69ae0", "#d6b84a")
 WIDTH, HEIGHT, MARGIN = 480, 280, 44
 _SERIES = "".join(f".s{at}{{--s:{colour}}}" for at, colour in enumerate(DARK_COLOURS))
 _STYLE = f"""
@@ -102,8 +102,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = F
 def _measures(evaluation: Evaluation) -> str:
     rows = []
     for name, result in evaluation.modes.items():
-        rows.append([name, *(shown(result.mean(measure), result.interval(measure)) for measure in MEASURES)])
-    return _table(["mode", *MEASURES], rows, wide=True)
+        means = (shown(result.mean(measure), result.interval(measure)) for measure in MEASURES)
+        rows.append([name, *means, f"{result.seconds * 1000:.1f}"])
+    return _table(["mode", *MEASURES, "ms a query"], rows, wide=True)
 
 
 def _tests(title: str, tests: Sequence[PairTest]) -> list[str]:

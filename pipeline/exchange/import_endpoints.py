@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.endpoints.registry import Registry
+from models.endpoints.rerank_services import RERANK_SERVICES
 from models.endpoints.services import SERVICES
 from models.errors import InferenceError
 from pipeline.errors import PipelineError
@@ -68,7 +69,8 @@ def import_endpoints(answer: Any, folder: str, *, dry_run: bool = False) -> Impo
 
 def _ask_for_secrets(name: str, body: dict[str, Any]) -> list[str]:
     """Let required secrets come from environment variables; returns the variables."""
-    service = SERVICES.get(str(body.get("service")))
+    known = RERANK_SERVICES if body.get("task_type") == "rerank" else SERVICES
+    service = known.get(str(body.get("service")))
     if service is None:
         return []
     settings = dict(body.get("service_settings") or {})

@@ -126,6 +126,21 @@ def similarity_scores(field: DenseField, rows: slice, queries: npt.NDArray[Any])
     return (1 + products / scale) / 2
 
 
+def chunk_scores(field: DenseField, rows: slice, query: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Score some chunks for one query vector, in double precision.
+
+    Args:
+        field: the vectors.
+        rows: which chunks.
+        query: the vector, as embedded.
+    """
+    prepared = _prepare(field.state, query[None])
+    if field.state.element_type != "bit":
+        prepared = prepared.astype(np.float64)
+    found: npt.NDArray[Any] = similarity_scores(field, rows, prepared)[:, 0]
+    return found
+
+
 def _exact(unit: OpenUnit, field: DenseField, query: npt.NDArray[Any], documents: Ints, k: int) -> Ranking:
     """Score the chunks of some documents again in double precision, and rank the documents."""
     prepared = _prepare(field.state, query[None])

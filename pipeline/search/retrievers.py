@@ -162,9 +162,7 @@ def rank_vectors(
     Raises:
         PipelineError: the query's vectors have another length.
     """
-    dense = DenseField(
-        index.fields[retriever.field], index.vectors(retriever.field), index.norms(retriever.field)
-    )
+    dense = dense_field(index, retriever.field)
     if embeddings.values.shape[1] != dense.state.stored_dimensions:
         raise PipelineError(
             f"[{retriever.field}] has embeddings of {dense.state.stored_dimensions} numbers, the query has"
@@ -172,6 +170,11 @@ def rank_vectors(
         )
     alive = index.alive if allowed is None else index.alive & allowed
     return rank_dense(retriever.unit, dense, embeddings.values, k, alive)
+
+
+def dense_field(index: SearchIndex, name: str) -> DenseField:
+    """The vectors of a field."""
+    return DenseField(index.fields[name], index.vectors(name), index.norms(name))
 
 
 def available_modes(index: SearchIndex, field: str | None) -> list[Mode]:

@@ -1,19 +1,21 @@
 """Search an index: rank documents by one or several kinds of evidence, and show what was found."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from models.embeddings import SparseEmbeddings
+from models.reranker import Reranker
 from pipeline.errors import PipelineError
 from pipeline.search.explain import TokenMatch, explain_bm25, explain_sparse, highlighted, marked
 from pipeline.search.filter_shape import check_filter
 from pipeline.search.filters import Filter, matching, parse_filters
 from pipeline.search.fusion import FusedHit, alone, linear, reciprocal_rank
-from pipeline.search.open_index import Bools, FoundChunk, SearchIndex, opened
+from pipeline.search.hits.chunks import ScoredRows, chunk_hits, chunk_scorer
+from pipeline.search.hits.hit import ChunkHit, Hit
+from pipeline.search.hits.reranking import DEPTH, best_row, rerank, reranker_of
+from pipeline.search.open_index import Bools, SearchIndex, opened
 from pipeline.search.pruning import Pruning
 from pipeline.search.query_embedding import embed_queries
 from pipeline.search.ranking import Ranking
@@ -40,6 +42,11 @@ class SearchOptions:
         weights: weight of each kind of retriever in the weighted sum.
         pruning: which tokens of a sparse query to leave out; none by default.
         explain: say of each hit which tokens met.
+        chunks: chunks of each hit to show.
+        neighbours: chunks to show before and after each of them.
+        min_score: hits that score less are left out.
+        rerank: rank the best documents again: an endpoint of task type `rerank`, or its loaded model.
+        depth: documents to rank again, `k` at least.
     """
 
     mode: Mode = "hybrid"
@@ -50,39 +57,23 @@ class SearchOptions:
     weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: WEIGHTS)
     pruning: Pruning | None = None
     explain: bool = False
+    chunks: int = 1
+    neighbours: int = 0
+    min_score: float | None = None
+    rerank: Reranker | str | None = None
+    depth: int = DEPTH
 
-
-@dataclass(frozen=True)
-class Hit:
-    """A document that was found.
-
-    Attributes:
-        id: its ``_id``.
-        score: its score, that of its best chunk.
-        chunk: the best chunk.
-        highlight: the chunk's text as HTML, with ``<em>`` around the words of the query.
-        parts: hybrid search: what each retriever added to the score.
-        explanation: retriever -> the tokens of the query that the chunk has; only when asked for.
-    """
-
-    id: str
-    score: float
-    chunk: FoundChunk
-    highlight: str = ""
-    parts: dict[str, float] = dataclasses.field(default_factory=dict)
-    explanation: dict[str, list[TokenMatch]] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The hit as the command prints it."""
-        shown: dict[str, Any] = {"_id": self.id, "score": self.score, "chunk": self.chunk.to_json()}
-        shown["highlight"] = self.highlight
-        if self.parts:
-            shown["parts"] = self.parts
-        if self.explanation:
-            shown["explanation"] = {
-                name: [asdict(match) for match in found] for name, found in self.explanation.items()
-            }
-        return shown
+    def problem(self) -> str | None:
+        """What cannot be; None where all can."""
+        if self.k < 1:
+            return f"[k] is the number of documents to find, at least 1; got {self.k}"
+        if self.chunks < 1 or self.neighbours < 0:
+            return "[chunks] is at least 1 and [neighbours] at least 0"
+        if self.rerank is not None and self.depth < self.k:
+            return (
+                f"[depth] is the number of documents to rank again, at least [k] ({self.k}); got {self.depth}"
+            )
+        return None
 
 
 def search(
@@ -108,23 +99,31 @@ def search_many(
     """Find the best documents for each of several queries; see `search`."""
     index = opened(index)
     options = replace(options or SearchOptions(), **changes)
-    if options.k < 1:
-        raise PipelineError(f"[k] is the number of documents to find, at least 1; got {options.k}")
+    if problem := options.problem():
+        raise PipelineError(problem)
     if not all(query.strip() for query in queries):
         raise PipelineError("a query is empty: there is nothing to look for")
     retrievers = find_retrievers(index, options.mode, options.field)
     allowed = allowed_documents(index, options.filter)
+    reranker = None if options.rerank is None else reranker_of(index, options.rerank)
+    wanted = options.k if reranker is None else options.depth
     # What is to be joined is ranked deeper: a document that every ranking has low may come first.
-    depth = max(options.k, RANK_WINDOW) if options.mode == "hybrid" else options.k
+    depth = max(wanted, RANK_WINDOW) if options.mode == "hybrid" else wanted
     ranked = [
         retrieve(index, retriever, queries, depth, allowed=allowed, pruning=options.pruning)
         for retriever in retrievers
     ]
     hits = []
     for at, query in enumerate(queries):
-        rankings = [of_queries[at] for of_queries in ranked]
-        found = join(rankings, retrievers, options)
-        hits.append([_hit(index, query, options, retrievers, rankings[one.best], one) for one in found])
+        asked = _Asked(index, query, options, retrievers, [of_queries[at] for of_queries in ranked])
+        found = join(asked.rankings, retrievers, replace(options, k=wanted))
+        if reranker is None:
+            shown = [asked.hit(one) for one in found if _is_enough(one.score, options)]
+        else:
+            ordered, _ = rerank(index, reranker, query, found, asked.rankings)
+            best = [one for one in ordered[: options.k] if _is_enough(one.score, options)]
+            shown = [replace(asked.hit(one.hit), score=one.score, retrieved=one.before) for one in best]
+        hits.append(shown)
     return hits
 
 
@@ -143,6 +142,10 @@ def allowed_documents(index: SearchIndex, asked: Filter | str | None) -> Bools |
         return None
     check_filter(query)
     return matching(index, query)
+
+
+def _is_enough(score: float, options: SearchOptions) -> bool:
+    return options.min_score is None or score >= options.min_score
 
 
 def join(
@@ -169,27 +172,49 @@ def join(
     return linear(rankings, [options.weights[kind] for kind in kinds], options.k)
 
 
-def _hit(
-    index: SearchIndex,
-    query: str,
-    options: SearchOptions,
-    retrievers: Sequence[Retriever],
-    ranking: Ranking,
-    found: FusedHit,
-) -> Hit:
-    """Show a document by its best chunk in the ranking that added most to its score."""
-    row = int(ranking.rows[np.flatnonzero(ranking.documents == found.document)[0]])
-    chunk = index.chunk(ranking.unit, row)
-    explanation = {}
-    if options.explain:
-        # Another unit has other chunks: only retrievers of this one can say something of this chunk.
-        same_unit = [one for one in retrievers if one.unit is ranking.unit]
-        explanation = {one.name: explain(index, one, query, row, options.pruning) for one in same_unit}
-    tokens = [match.token for matches in explanation.values() for match in matches]
-    highlight = marked(chunk.text, highlighted(ranking.unit, chunk.text, query, tokens))
-    names = [retriever.name for retriever in retrievers] if found.parts else []
-    parts = {name: part for name, part in zip(names, found.parts, strict=True) if part}
-    return Hit(index.document_id(found.document), found.score, chunk, highlight, parts, explanation)
+@dataclass(frozen=True)
+class _Asked:
+    """One query with what was found for it."""
+
+    index: SearchIndex
+    query: str
+    options: SearchOptions
+    retrievers: Sequence[Retriever]
+    rankings: Sequence[Ranking]
+
+    def hit(self, found: FusedHit) -> Hit:
+        """Show a document by its best chunk in the ranking that added most to its score."""
+        ranking, options = self.rankings[found.best], self.options
+        row = best_row(ranking, found.document)
+        chunk = self.index.chunk(ranking.unit, row)
+        explanation = {}
+        if options.explain:
+            # Another unit has other chunks: only retrievers of this one can say something of this chunk.
+            same_unit = [one for one in self.retrievers if one.unit is ranking.unit]
+            explanation = {
+                one.name: explain(self.index, one, self.query, row, options.pruning) for one in same_unit
+            }
+        tokens = [match.token for matches in explanation.values() for match in matches]
+        highlight = marked(chunk.text, highlighted(ranking.unit, chunk.text, self.query, tokens))
+        names = [retriever.name for retriever in self.retrievers] if found.parts else []
+        parts = {name: part for name, part in zip(names, found.parts, strict=True) if part}
+        name, chunks = self.index.document_id(found.document), self._chunks(found)
+        return Hit(name, found.score, chunk, highlight, parts, explanation, chunks)
+
+    def _chunks(self, found: FusedHit) -> tuple[ChunkHit, ...]:
+        if self.options.chunks == 1 and self.options.neighbours == 0:
+            return ()
+        rows = self._scorer(found.best)(found.document)[: self.options.chunks]
+        return chunk_hits(self.index, self.rankings[found.best].unit, rows, self.options.neighbours)
+
+    def _scorer(self, number: int) -> Callable[[int], ScoredRows]:
+        """What scores chunks as one of the retrievers does; made once a query, since it may embed it."""
+        if number not in self._scorers:
+            retriever = self.retrievers[number]
+            self._scorers[number] = chunk_scorer(self.index, retriever, self.query, self.options.pruning)
+        return self._scorers[number]
+
+    _scorers: dict[int, Callable[[int], ScoredRows]] = dataclasses.field(default_factory=dict)
 
 
 def explain(

@@ -24,6 +24,7 @@ from pipeline.serve.metrics import Metrics
 from pipeline.serve.open_models import OpenModels
 from pipeline.serve.openai import OpenAiApi
 from pipeline.serve.page.api import page_routes
+from pipeline.serve.rerankers import OpenRerankers
 from pipeline.serve.security import Door, Guard
 
 _PAGE = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -39,13 +40,14 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
     """
     door = door or Door()
     metrics = Metrics()
-    open_models = OpenModels(corpus.models, metrics)
+    open_models, rerankers = OpenModels(corpus.models, metrics), OpenRerankers(corpus.models)
     page = _read_page()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await open_models.close()
+        await rerankers.close()
 
     async def root(request: Request) -> Response:
         # A browser gets the page, a client of Elasticsearch what it asks a cluster first.
@@ -67,7 +69,7 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     routes = [
-        *InferenceApi(corpus, open_models).routes(),
+        *InferenceApi(corpus, open_models, rerankers).routes(),
         *OpenAiApi(corpus, open_models).routes(),
         Route("/", root, methods=["GET"]),
         Route("/page/{name}", page_file, methods=["GET"]),

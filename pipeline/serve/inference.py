@@ -9,17 +9,25 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.endpoints.endpoint import Endpoint, check_inference_id, find_service
-from models.endpoints.inference import InferenceRequest, parse_request, response, to_bytes
+from models.endpoints.inference import (
+    InferenceRequest,
+    RerankRequest,
+    parse_request,
+    parse_rerank_request,
+    rerank_response,
+    response,
+    to_bytes,
+)
 from models.endpoints.preconfigured import PRECONFIGURED
 from models.endpoints.registry import Registry, Usage
 from models.endpoints.secrets import is_reference, secret_paths
-from models.endpoints.services import SERVICES
 from models.errors import InferenceError, bad_request
 from models.local.catalog import catalog, catalog_id
 from pipeline.logs import log
 from pipeline.serve.answers import as_json, flag, read_json, seconds
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.open_models import OpenModels
+from pipeline.serve.rerankers import OpenRerankers
 from pipeline.table.endpoint_usage import find_usages
 
 API_VERSION = "9.5.0"
@@ -37,15 +45,17 @@ _ALL = (None, "_all", "*")
 class InferenceApi:
     """The handlers of `/_inference`."""
 
-    def __init__(self, corpus: Corpus, open_models: OpenModels) -> None:
+    def __init__(self, corpus: Corpus, open_models: OpenModels, rerankers: OpenRerankers) -> None:
         """Serve endpoints.
 
         Args:
             corpus: where their definitions are, and what uses them.
             open_models: the models in memory.
+            rerankers: those that rank.
         """
         self._corpus = corpus
         self._open_models = open_models
+        self._rerankers = rerankers
 
     def routes(self) -> list[Route]:
         """The paths, the longer ones first."""
@@ -81,8 +91,9 @@ class InferenceApi:
     async def put(self, request: Request) -> Response:
         """Define a new endpoint."""
         body = await read_json(request)
-        self._check_from_outside(body)
         task, inference_id = request.path_params.get("task"), request.path_params["id"]
+        self._registry.check_new(inference_id)
+        self._check_from_outside(body, task)
         endpoint = await asyncio.to_thread(self._registry.put, inference_id, body, task)
         return as_json(request, endpoint.to_json())
 
@@ -92,9 +103,9 @@ class InferenceApi:
         before = self._registry.get(inference_id, task)
         body = await read_json(request)
         if isinstance(body, dict):
-            self._check_from_outside({**body, "service": before.service})
+            self._check_from_outside({**body, "service": before.service}, before.task_type)
         endpoint = await asyncio.to_thread(self._registry.update, inference_id, body, task)
-        self._open_models.forget(inference_id)
+        self._forget(inference_id)
         return as_json(request, endpoint.to_json())
 
     async def delete(self, request: Request) -> Response:
@@ -105,32 +116,43 @@ class InferenceApi:
         usages = await asyncio.to_thread(self.usages, inference_id)
         answer = self._registry.delete(inference_id, task, usages=usages, dry_run=dry_run, force=force)
         if not dry_run:
-            self._open_models.forget(inference_id)
+            self._forget(inference_id)
         return as_json(request, answer)
+
+    def _forget(self, inference_id: str) -> None:
+        self._open_models.forget(inference_id)
+        self._rerankers.forget(inference_id)
 
     def usages(self, inference_id: str) -> list[Usage]:
         """What uses an endpoint."""
         return find_usages(inference_id, self._corpus.endpoints, self._corpus.config_paths)
 
     async def infer(self, request: Request) -> Response:
-        """Embed the texts of a request."""
+        """Embed the texts of a request, or rank them."""
         task, inference_id = request.path_params.get("task"), known_form(request.path_params["id"])
         endpoint = self._registry.get(inference_id, task)
         body = await read_json(request)
         timeout = seconds(request.query_params.get("timeout") or _timeout_of(body), TIMEOUT)
+        if not endpoint.embeds:
+            return as_json(request, to_bytes(await self._rank(parse_rerank_request(endpoint, body), timeout)))
         asked = parse_request(endpoint, body)
         check_texts(asked)
         opened = await self._open_models.get(asked.endpoint)
         embeddings = await opened.embed(asked.texts, asked.input_type, timeout)
         return as_json(request, to_bytes(response(endpoint.task_type, embeddings, endpoint.element_type)))
 
-    def _check_from_outside(self, body: Any) -> None:
+    async def _rank(self, asked: RerankRequest, timeout: float) -> dict[str, Any]:
+        check_texts(asked)
+        relevance = await self._rerankers.rerank(asked.endpoint, asked.query, asked.texts, timeout)
+        return rerank_response(asked, relevance)
+
+    def _check_from_outside(self, body: Any, task: str | None) -> None:
         """Refuse a body that names a file or a variable of this machine: what comes over HTTP never reaches a path.
 
         Raises:
             InferenceError: 400, and what the body names.
         """
-        name, service = find_service(body)
+        _, _, service = find_service(body, task)
         for scope, known in (
             ("service_settings", service.settings),
             ("task_settings", service.task_settings),
@@ -144,7 +166,7 @@ class InferenceApi:
                         "illegal_argument_exception",
                     )
         settings = body.get("service_settings")
-        if SERVICES[name].protocol == "local" and isinstance(settings, Mapping) and not settings.get("url"):
+        if service.protocol == "local" and isinstance(settings, Mapping) and not settings.get("url"):
             self._check_model(settings)
 
     def _check_model(self, settings: Mapping[str, Any]) -> None:
@@ -164,7 +186,7 @@ class InferenceApi:
         return name in catalog() or bool({model_id, name, f".{name}"} & set(self._corpus.models))
 
 
-def check_texts(asked: InferenceRequest) -> None:
+def check_texts(asked: InferenceRequest | RerankRequest) -> None:
     """Raise InferenceError (400) when a request holds more texts than one may."""
     if len(asked.texts) > MAX_TEXTS:
         bad_request(

@@ -58,11 +58,15 @@ class OpenAiApi:
     async def models(self, request: Request) -> Response:
         """Every endpoint, as a model."""
         found = await asyncio.to_thread(self._registry.list)
-        return as_json(request, {"object": "list", "data": [_model(endpoint) for endpoint in found]})
+        models = [_model(endpoint) for endpoint in found if endpoint.embeds]
+        return as_json(request, {"object": "list", "data": models})
 
     async def model(self, request: Request) -> Response:
         """One endpoint, as a model."""
-        return as_json(request, _model(self._registry.get(known_form(request.path_params["id"]))))
+        endpoint = self._registry.get(known_form(request.path_params["id"]))
+        if not endpoint.embeds:
+            bad_request(f"[{endpoint.inference_id}] makes no embeddings", status=404)
+        return as_json(request, _model(endpoint))
 
     async def dense(self, request: Request) -> Response:
         """Dense embeddings of texts, as numbers or in base64."""

@@ -137,3 +137,37 @@ def add_pooling(folder: Path, mode: str, window: int = 64, prompts: dict[str, st
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": window}))
     if prompts:
         (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+
+
+def make_cross_encoder(kind: str, folder: Path, labels: int = 1, window: int = 64) -> Path:
+    """Write a cross-encoder of a family: bert, roberta, xlm-roberta or distilbert."""
+    import transformers as t
+
+    torch.manual_seed(7)
+    common = {"vocab_size": len(VOCABULARY), "num_labels": labels}
+    models = {
+        "bert": lambda: t.BertForSequenceClassification(
+            t.BertConfig(**common, **SMALL, max_position_embeddings=64)
+        ),
+        "roberta": lambda: t.RobertaForSequenceClassification(
+            t.RobertaConfig(**common, **SMALL, max_position_embeddings=66, type_vocab_size=1)
+        ),
+        "xlm-roberta": lambda: t.XLMRobertaForSequenceClassification(
+            t.XLMRobertaConfig(**common, **SMALL, max_position_embeddings=66, type_vocab_size=1)
+        ),
+        "distilbert": lambda: t.DistilBertForSequenceClassification(
+            t.DistilBertConfig(
+                **common, dim=64, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=64
+            )
+        ),
+    }
+    save(models[kind](), folder, window)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    if kind == "bert":  # the second text of a pair is of the second kind
+        for piece in tokenizer["post_processor"]["pair"][3:]:
+            next(iter(piece.values()))["type_id"] = 1
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder

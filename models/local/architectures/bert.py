@@ -6,6 +6,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ Pair = tuple[Array, Array]
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+
+CODE_OF_ITS_OWN = (
+    "; it brings code of its own, and code from a checkpoint is never run: take a conversion of the model"
+    " that transformers knows (for jina-embeddings-v3: jinaai/jina-embeddings-v3-hf), or a remote service"
+)
 
 # Checkpoints of other families, and very old ones, under BERT's names.
 _RENAMED = [
@@ -45,6 +51,18 @@ _CONFIG_NAMES = {
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
 }
+
+
+def unsupported(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Say why a checkpoint of these families cannot run here; an empty list means it can."""
+    name = setting(config, "hidden_act")
+    if name not in ACTIVATIONS:
+        return [f"The activation [{name}] of [{folder}] is not known here"]
+    positions = config.get("position_embedding_type", "absolute")
+    if positions != "absolute":  # jina-v3 as its authors published it, for one
+        reason = f"The positions of [{folder}] are [{positions}], and a [{config['model_type']}] here has [absolute]"
+        return [reason + (CODE_OF_ITS_OWN if config.get("auto_map") else "")]
+    return []
 
 
 def plain_name(name: str) -> str:
@@ -125,7 +143,7 @@ def read_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Ber
     Raises:
         ModelLoadError: a tensor is missing, or has another shape than the model's.
     """
-    weights = _Tensors(tensors)
+    weights = Tensors(tensors)
     words = weights.get("embeddings.word_embeddings.weight", None, None)
     width, heads = words.shape[1], _count(config, "num_attention_heads")
     if width % heads:
@@ -159,7 +177,7 @@ def read_head(tensors: Mapping[str, Array], config: Mapping[str, Any], vocabular
     Raises:
         ModelLoadError: a tensor is missing, or has another shape than the model's.
     """
-    weights = _Tensors(tensors)
+    weights = Tensors(tensors)
     if "cls.predictions.transform.dense.weight" not in weights:
         raise ModelLoadError(
             "The checkpoint has no masked-LM head: no tensor [cls.predictions.transform.dense.weight]"
@@ -196,7 +214,7 @@ def _epsilon(config: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _layer(weights: "_Tensors", prefix: str, width: int, inner: int) -> Layer:
+def _layer(weights: "Tensors", prefix: str, width: int, inner: int) -> Layer:
     projections = [
         weights.pair(f"{prefix}attention.self.{name}", width, width) for name in ("query", "key", "value")
     ]
@@ -213,7 +231,7 @@ def _layer(weights: "_Tensors", prefix: str, width: int, inner: int) -> Layer:
     )
 
 
-class _Tensors:
+class Tensors:
     """A checkpoint's tensors under BERT's names, their shapes checked: the kernels trust them."""
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:

@@ -13,6 +13,7 @@ from models.remote.protocol import (
     Call,
     RemoteProtocol,
     Send,
+    Settings,
     Vectors,
     bearer,
     in_order,
@@ -27,17 +28,8 @@ class AlibabaCloudProtocol(RemoteProtocol):
     """Requests and answers of one workspace."""
 
     def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
-        settings = endpoint.service_settings
         self._task, self._secrets, self._sparse = endpoint.task_settings, secrets, endpoint.is_sparse
-        workspace, service = quote(settings["workspace"], safe=""), quote(settings["service_id"], safe="")
-        if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", settings["host"]):
-            raise InferenceError(
-                f"[host] is [{settings['host']}], which is not the name of a host", status=400
-            )
-        self._url = (
-            f"{settings.get('http_schema', 'https')}://{settings['host']}/v3/openapi/workspaces/{workspace}"
-            f"/{_PATHS[endpoint.task_type]}/{service}"
-        )
+        self._url = url_of(endpoint.service_settings, _PATHS[endpoint.task_type])
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request."""
@@ -58,6 +50,19 @@ class AlibabaCloudProtocol(RemoteProtocol):
             {str(entry.get("token") or entry["token_id"]): entry["weight"] for entry in row["embedding"]}
             for row in rows
         ]
+
+
+def url_of(settings: Settings, path: str) -> str:
+    """Where a service of a workspace is asked.
+
+    Raises:
+        InferenceError: the host is none.
+    """
+    workspace, service = quote(settings["workspace"], safe=""), quote(settings["service_id"], safe="")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", settings["host"]):
+        raise InferenceError(f"[host] is [{settings['host']}], which is not the name of a host", status=400)
+    base = f"{settings.get('http_schema', 'https')}://{settings['host']}/v3/openapi/workspaces/{workspace}"
+    return f"{base}/{path}/{service}"
 
 
 def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> AlibabaCloudProtocol:

@@ -93,19 +93,33 @@ class BedrockProtocol(RemoteProtocol):
         return list(embeddings if isinstance(embeddings, list) else embeddings["float"])
 
 
+class Invocation:
+    """How a SageMaker endpoint is asked."""
+
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
+        self._region, self._secrets = endpoint.service_settings["region"], secrets
+        host = f"runtime.sagemaker.{host_part('region', self._region)}.amazonaws.com"
+        base = base_url("SAGEMAKER_RUNTIME", host)
+        name = quote(endpoint.service_settings["endpoint_name"], safe="")
+        self._url = f"{base}/endpoints/{name}/invocations"
+        self._headers = _sagemaker_headers({**endpoint.service_settings, **endpoint.task_settings})
+
+    def call(self, body: Mapping[str, Any]) -> Call:
+        """Build a request and sign it."""
+        call = Call(self._url, orjson.dumps(body), self._headers)
+        return sign(call, self._secrets, self._region, "sagemaker")
+
+
 class SageMakerProtocol(RemoteProtocol):
     """A model behind a SageMaker endpoint that speaks OpenAI's protocol or Elastic's."""
 
     def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
-        self._settings, self._task, self._secrets = settings, endpoint.task_settings, secrets
+        self._settings, self._task = settings, endpoint.task_settings
         self._sparse = endpoint.is_sparse
         if self._sparse and settings["api"] != "elastic":
             raise InferenceError("The [openai] api does not support task type [sparse_embedding]", status=400)
-        region = host_part("region", settings["region"])
-        base = base_url("SAGEMAKER_RUNTIME", f"runtime.sagemaker.{region}.amazonaws.com")
-        self._url = f"{base}/endpoints/{quote(settings['endpoint_name'], safe='')}/invocations"
-        self._headers = _sagemaker_headers({**settings, **self._task})
+        self._invocation = Invocation(endpoint, secrets)
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request and sign it."""
@@ -116,8 +130,7 @@ class SageMakerProtocol(RemoteProtocol):
             )
         elif not self._sparse:
             body["input_type"] = input_type
-        call = Call(self._url, orjson.dumps(body), self._headers)
-        return sign(call, self._secrets, self._settings["region"], "sagemaker")
+        return self._invocation.call(body)
 
     def parse(self, answer: Any) -> Vectors:
         """OpenAI's answer or Elastic's."""

@@ -4,7 +4,7 @@ The services ``elasticsearch`` and ``elastic`` come here when their settings nam
 the model, and this side only asks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -29,10 +29,8 @@ class ClusterProtocol(RemoteProtocol):
     """Elasticsearch's inference API."""
 
     def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
-        settings = endpoint.service_settings
-        remote_id = quote(settings.get("inference_id") or endpoint.inference_id, safe="")
-        self._url = f"{str(settings['url']).rstrip('/')}/_inference/{endpoint.task_type}/{remote_id}"
-        self._headers = {"Authorization": f"ApiKey {secrets['api_key']}"} if "api_key" in secrets else {}
+        self._url = url_of(endpoint)
+        self._headers = _headers(secrets)
         self._sparse = endpoint.is_sparse
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
@@ -43,6 +41,27 @@ class ClusterProtocol(RemoteProtocol):
     def parse(self, answer: Any) -> Vectors:
         """The embeddings stand in the order of the texts."""
         return embeddings_of(answer)
+
+
+def url_of(endpoint: Endpoint) -> str:
+    """Where an endpoint of a remote cluster is asked."""
+    settings = endpoint.service_settings
+    remote_id = quote(settings.get("inference_id") or endpoint.inference_id, safe="")
+    return f"{str(settings['url']).rstrip('/')}/_inference/{endpoint.task_type}/{remote_id}"
+
+
+def _headers(secrets: Secrets) -> dict[str, str]:
+    return {"Authorization": f"ApiKey {secrets['api_key']}"} if "api_key" in secrets else {}
+
+
+def authorization(endpoint: Endpoint, secrets: Secrets, send: Send) -> Callable[[], dict[str, str]]:
+    """Return what gives the headers of a request."""
+    return lambda: _headers(secrets)
+
+
+def rerank_body(endpoint: Endpoint, query: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What Elasticsearch is sent to rank texts."""
+    return {"query": query, "input": list(texts), "task_settings": {"return_documents": False}}
 
 
 def embeddings_of(answer: Any) -> Vectors:

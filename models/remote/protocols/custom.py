@@ -24,15 +24,13 @@ from models.remote.protocol import Call, RemoteProtocol, Send, Vectors
 _TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 
 
-class CustomProtocol(RemoteProtocol):
-    """Requests and answers as the definition describes them."""
+class Templates:
+    """The templates of a definition: where its requests go, and what they say."""
 
     def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         settings = endpoint.service_settings
         self._settings = settings
         self._content = content_of(settings["request"]) or ""
-        self._parser = settings["response"]["json_parser"]
-        self._sparse = endpoint.is_sparse
         parameters = endpoint.task_settings.get("parameters") or {}
         secret_values = {
             name.partition(".")[2]: value for name, value in secrets.items() if "secret_par" in name
@@ -45,15 +43,18 @@ class CustomProtocol(RemoteProtocol):
         typed = any(name.lower() == "content-type" for name in named)
         self._headers = named if typed else {"Content-Type": "application/json", **named}
 
-    def call(self, texts: Sequence[str], input_type: InputType) -> Call:
-        """Fill in the templates."""
-        translated = self._input_type(input_type)
-        values = {**self._values, "input": list(texts), "input_type": translated}
-        plain = {**self._values, "input_type": translated}
-        settings = self._settings
+    def call(self, short: Mapping[str, Any], texts: Mapping[str, Any]) -> Call:
+        """Fill in the templates.
+
+        Args:
+            short: values for any place.
+            texts: values for the body only; a URL never holds what a document says.
+        """
+        plain, settings = {**self._values, **short}, self._settings
+        body = {**plain, **texts}
         return Call(
             _fill("url", settings["url"], plain, lambda value: quote(_text(value), safe="/:")),
-            _fill("request", self._content, values, lambda value: orjson.dumps(value).decode()).encode(),
+            _fill("request", self._content, body, lambda value: orjson.dumps(value).decode()).encode(),
             {
                 name: _header(name, _fill(f"headers.{name}", value, plain, _text))
                 for name, value in self._headers.items()
@@ -63,6 +64,20 @@ class CustomProtocol(RemoteProtocol):
                 for key, value in settings.get("query_parameters") or []
             ],
         )
+
+
+class CustomProtocol(RemoteProtocol):
+    """Requests and answers as the definition describes them."""
+
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
+        self._settings = endpoint.service_settings
+        self._templates = Templates(endpoint, secrets)
+        self._parser = self._settings["response"]["json_parser"]
+        self._sparse = endpoint.is_sparse
+
+    def call(self, texts: Sequence[str], input_type: InputType) -> Call:
+        """Fill in the templates."""
+        return self._templates.call({"input_type": self._input_type(input_type)}, {"input": list(texts)})
 
     def parse(self, answer: Any) -> Vectors:
         """Follow the paths of the definition's ``json_parser``."""

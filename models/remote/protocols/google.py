@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,8 @@ from models.remote.protocol import (
 )
 
 STUDIO_URL = "https://generativelanguage.googleapis.com/v1beta/models"
+RANKING_URL = "https://discoveryengine.googleapis.com"
+RANKING_PATH = "locations/global/rankingConfigs/default_ranking_config:rank"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _TASKS = {
@@ -68,7 +70,7 @@ class VertexProtocol(RemoteProtocol):
         settings = endpoint.service_settings
         self._settings, self._task = settings, endpoint.task_settings
         self._url = vertex_url(settings)
-        self._token = AccessToken(lambda: _service_account_token(secrets["service_account_json"], send))
+        self._authorize = authorization(endpoint, secrets, send)
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request."""
@@ -82,11 +84,17 @@ class VertexProtocol(RemoteProtocol):
             "instances": [{"content": text, "task_type": _TASKS[input_type]} for text in texts],
             **({"parameters": parameters} if parameters else {}),
         }
-        return json_call(self._url, body, bearer(self._token.value()))
+        return json_call(self._url, body, self._authorize())
 
     def parse(self, answer: Any) -> Vectors:
         """The embeddings stand in the order of the texts."""
         return [row["embeddings"]["values"] for row in answer["predictions"]]
+
+
+def authorization(endpoint: Endpoint, secrets: Secrets, send: Send) -> Callable[[], dict[str, str]]:
+    """Return what gives the headers of a request: a token of the service account, fetched when it is needed."""
+    token = AccessToken(lambda: _service_account_token(secrets["service_account_json"], send))
+    return lambda: bearer(token.value())
 
 
 def vertex_url(settings: Any) -> str:

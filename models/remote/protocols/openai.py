@@ -3,7 +3,7 @@
 Each service is one `Dialect`: where it is, how it authenticates, and what its requests say besides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from models.remote.protocol import (
     Call,
     RemoteProtocol,
     Send,
+    Settings,
     Vectors,
     bearer,
     host_part,
@@ -25,7 +26,6 @@ from models.remote.protocol import (
 )
 from models.remote.text import count_icu_words
 
-Settings = Mapping[str, Any]
 LATE_CHUNKING_WORDS = 5500  # of all texts of one request; Elasticsearch's bound for jinaai
 
 

@@ -1,6 +1,6 @@
 """Service ``watsonxai``: IBM's text embeddings; an API key buys a token for about an hour."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.embeddings import InputType
@@ -21,8 +21,7 @@ class WatsonxProtocol(RemoteProtocol):
         base = str(settings["url"]).rstrip("/")
         self._url = base if base.endswith("/embeddings") else f"{base}/ml/v1/text/embeddings"
         self._settings = settings
-        form = {"grant_type": _GRANT, "apikey": secrets["api_key"]}
-        self._token = AccessToken(lambda: fetch_token(send, TOKEN_URL, form))
+        self._authorize = authorization(endpoint, secrets, send)
 
     def call(self, texts: Sequence[str], input_type: InputType) -> Call:
         """Build the request."""
@@ -34,11 +33,18 @@ class WatsonxProtocol(RemoteProtocol):
         if self._settings.get("max_input_tokens"):
             body["parameters"] = {"truncate_input_tokens": self._settings["max_input_tokens"]}
         version = [("version", self._settings["api_version"])]
-        return json_call(self._url, body, bearer(self._token.value()), version)
+        return json_call(self._url, body, self._authorize(), version)
 
     def parse(self, answer: Any) -> Vectors:
         """The embeddings stand in the order of the texts."""
         return [row["embedding"] for row in answer["results"]]
+
+
+def authorization(endpoint: Endpoint, secrets: Secrets, send: Send) -> Callable[[], dict[str, str]]:
+    """Return what gives the headers of a request: a token that the API key buys."""
+    form = {"grant_type": _GRANT, "apikey": secrets["api_key"]}
+    token = AccessToken(lambda: fetch_token(send, TOKEN_URL, form))
+    return lambda: bearer(token.value())
 
 
 def open_protocol(endpoint: Endpoint, secrets: Secrets, send: Send) -> WatsonxProtocol:

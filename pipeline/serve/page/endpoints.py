@@ -14,7 +14,7 @@ from models.endpoints.registry import Registry
 from models.endpoints.services import SERVICES, Setting
 from models.errors import InferenceError
 from models.local.catalog import catalog
-from models.open_model import open_model
+from models.open_model import open_model, open_rerank_model
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.inference import TIMEOUT, known_form
 from pipeline.serve.open_models import OpenModels
@@ -53,6 +53,9 @@ def _model(endpoint: Endpoint, models: Mapping[str, Any]) -> dict[str, Any]:
     name = next((str(settings[key]) for key in _MODEL_NAMES if settings.get(key)), None)
     known: dict[str, Any] = {"model": name, "dimensions": settings.get("dimensions"), "window": None}
     try:
+        if not endpoint.embeds:
+            ranking = open_rerank_model(endpoint, models)
+            return {**known, "describes": ranking.describe(), "problems": ranking.problems()}
         model = open_model(endpoint, models)
         return {
             **known,

@@ -15,15 +15,17 @@ from models.errors import InferenceError
 from pipeline.errors import PipelineError
 from pipeline.search.filter_columns import open_column
 from pipeline.search.filters import Filter, matching, parse_filters
+from pipeline.search.hits.hit import Hit
 from pipeline.search.open_index import Bools, SearchIndex
 from pipeline.search.retrievers import MODES, available_modes
-from pipeline.search.search import Hit, search
+from pipeline.search.search import SearchOptions, search
 from pipeline.serve.page.documents import SHOWN_TOKENS, heading, number_of, sources
 
 SNIPPET = 260
 """Characters of a hit's text: two lines on a wide screen."""
 
 MOST_HITS = 100
+MOST_CHUNKS = 20
 SUGGESTED = 12
 _MARKED = re.compile(r"<em>(.*?)</em>", re.DOTALL)
 
@@ -76,7 +78,7 @@ def search_hits(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
 
     Args:
         index: the index.
-        query: ``q``, ``mode``, and where wanted ``field``, ``filter`` and ``k``.
+        query: ``q``, ``mode``, and where wanted ``field``, ``filter``, ``k``, ``chunks`` and ``neighbours``.
 
     Raises:
         WrongParameter: one of them is wrong.
@@ -89,10 +91,13 @@ def search_hits(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     if field is not None and field not in index.text_fields():
         raise WrongParameter("field", f"there is no field [{field}] to search")
     k = whole_number(query, "k", 10, 1, MOST_HITS)
+    chunks = whole_number(query, "chunks", 1, 1, MOST_CHUNKS)
+    neighbours = whole_number(query, "neighbours", 0, 0, MOST_CHUNKS)
     allowed, _ = filter_of(index, query)
     started = time.perf_counter()
     try:
-        hits = search(index, text, mode=mode, field=field, k=k, filter=allowed, explain=True)
+        options = SearchOptions(mode, field, k, allowed, explain=True, chunks=chunks, neighbours=neighbours)
+        hits = search(index, text, options)
     except PipelineError as error:
         raise WrongParameter("mode", str(error)) from None
     took = round((time.perf_counter() - started) * 1000, 1)
@@ -110,6 +115,7 @@ def _shown(index: SearchIndex, hits: list[Hit]) -> list[dict[str, Any]]:
             "chunk": {name: value for name, value in hit.chunk.to_json().items() if name != "text"},
             "snippet": snippet(hit.highlight),
             "parts": hit.parts,
+            **({"chunks": [one.to_json() for one in hit.chunks]} if hit.chunks else {}),
             "tokens": {
                 name: [asdict(match) for match in matches[:SHOWN_TOKENS]]
                 for name, matches in hit.explanation.items()

@@ -54,11 +54,14 @@ def test_the_bodies_cover_every_embedding_service():
     [
         ({}, "is missing a service"),
         ({"service": "x"}, "Unknown service [x]"),
-        ({"service": "anthropic"}, "The [anthropic] service has no embedding task (it has completion"),
+        (
+            {"service": "anthropic"},
+            "[anthropic] service has no embedding task and does not rerank (it has",
+        ),
         ({"service": "deepseek"}, "has no embedding task"),
         ({"service": "groq"}, "has no embedding task"),
         ({"service": "ai21"}, "has no embedding task"),
-        ({"service": "contextualai"}, "has no embedding task (it has rerank)"),
+        ({"service": "contextualai"}, "[contextualai] service does not support task type [text_embedding]"),
         ([], "must be a JSON object"),
     ],
 )
@@ -69,10 +72,10 @@ def test_a_service_is_needed_and_must_embed(body, message):
     assert failure.value.status == 400
 
 
-@pytest.mark.parametrize("task", ["rerank", "completion", "chat_completion"])
+@pytest.mark.parametrize("task", ["completion", "chat_completion"])
 def test_other_tasks_are_refused_by_name(task):
     body = {"service": "cohere", "service_settings": {"api_key": "env:K", "model_id": "m"}}
-    with pytest.raises(InferenceError, match=rf"\[{task}\] is not an embedding task"):
+    with pytest.raises(InferenceError, match=rf"\[{task}\] is neither an embedding task nor rerank"):
         parse_endpoint("mine", body, task)
 
 
@@ -135,7 +138,7 @@ def test_a_model_is_required():
 def test_a_model_that_ranks_is_refused_by_name(setting):
     settings = {setting: ".rerank-v1", "num_allocations": 1, "num_threads": 1}
     assert problems(settings, task="text_embedding") == [
-        "[.rerank-v1] is a rerank model; only endpoints of models that embed can be defined here"
+        "[.rerank-v1] is a rerank model and makes no embeddings; its task type is [rerank]"
     ]
 
 

@@ -267,7 +267,8 @@ def test_an_endpoint_whose_embeddings_a_table_holds_is_kept(cli, tmp_path):
 
 def test_every_preconfigured_endpoint_answers_or_says_what_is_missing(cli):
     for endpoint in Registry().list():
-        code, found, _ = cli("infer", endpoint.inference_id, "a text")
+        query = () if endpoint.embeds else ("--query", "what")
+        code, found, _ = cli("infer", endpoint.inference_id, "a text", *query)
         if code == 0:
             assert len(next(iter(found.values()))) == 1
         else:

@@ -111,10 +111,10 @@ def test_endpoints_become_definitions(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(argv) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["known"] == [".elser-2-elasticsearch"]
-    assert told["defined"] == ["mine"]
-    assert told["secrets"] == {"mine": ["MINE_API_KEY"]}
-    assert set(told["left_out"]) == {"reranks", "strange"}
+    assert told["defined"] == ["mine", "reranks"]
+    assert told["secrets"] == {"mine": ["MINE_API_KEY"], "reranks": ["RERANKS_API_KEY"]}
+    assert set(told["left_out"]) == {"strange"}
     endpoint = Registry(str(folder)).get("mine")
     assert endpoint.chunking_settings.to_json()["max_chunk_size"] == 100
     assert main(argv) == 0
-    assert json.loads(capsys.readouterr().out)["known"] == [".elser-2-elasticsearch", "mine"]
+    assert json.loads(capsys.readouterr().out)["known"] == [".elser-2-elasticsearch", "mine", "reranks"]

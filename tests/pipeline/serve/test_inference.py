@@ -6,6 +6,7 @@ import os
 import pytest
 import yaml
 from starlette.testclient import TestClient
+from support.checkpoints import make_cross_encoder
 from support.paths import TEST_DATA
 from support.scripted_service import scripted_service
 from support.small_run import SmallRun, document
@@ -303,3 +304,31 @@ def test_what_clients_ask_a_cluster_first(client):
     assert client.head("/").status_code == 200
     refused(client.get("/_cluster/health"), 404, "no handler for [GET /_cluster/health]")
     refused(client.delete("/_inference"), 405, "no handler for [DELETE /_inference]")
+
+
+def test_texts_are_ranked_as_by_infer(client, tmp_path, capsys):
+    settings = {"model_id": str(make_cross_encoder("bert", tmp_path / "model"))}
+    body = {"service": "elasticsearch", "service_settings": {**LOCAL, **settings}}
+    Registry("eps").put("mine", body, "rerank")
+    asked = {"query": "the cat", "input": ["a dog", "the cat sat", "day"], "top_n": 2}
+    answer = client.post("/_inference/rerank/mine", json=asked)
+    (tmp_path / "body.json").write_text(json.dumps(asked))
+    capsys.readouterr()
+    assert main(["infer", "rerank/mine", "--body", "body.json", "--path", "eps"]) == 0
+    assert answer.text == capsys.readouterr().out.rstrip("\n")
+    rows = answer.json()["rerank"]
+    assert len(rows) == 2
+    assert rows[0]["relevance_score"] >= rows[1]["relevance_score"]
+    assert [row["text"] for row in rows] == [asked["input"][row["index"]] for row in rows]
+    short = client.post("/_inference/mine", json={**asked, "return_documents": False, "top_n": None})
+    assert [sorted(row) for row in short.json()["rerank"]] == [["index", "relevance_score"]] * 3
+    for wrong, message in (
+        ({"input": ["a"]}, "Field [query] cannot be null or empty"),
+        ({**asked, "top_n": 0}, "[top_n] must be a positive integer"),
+        ({**asked, "input_type": "search"}, "Field [input_type] cannot be specified for task type [rerank]"),
+    ):
+        refused(client.post("/_inference/mine", json=wrong), 400, message)
+    refused(client.post("/_inference/text_embedding/mine", json=asked), 400, "does not match")
+    assert client.get("/v1/models/mine").status_code == 404
+    assert "mine" not in {one["id"] for one in client.get("/v1/models").json()["data"]}
+    assert client.delete("/_inference/mine").json()["acknowledged"]
