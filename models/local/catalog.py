@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ModelLoadError, ValidationError
+from models.local.architectures.static import is_static, stored_recipe
 from models.local.weights import PACKAGE_PREFIX, read_json
 
 POOLINGS = ("mean", "cls", "last", "max")
@@ -178,6 +179,9 @@ def _problems(name: str, settings: Mapping[str, Any]) -> list[str]:
 def complete(recipe: Recipe, folder: Path) -> Recipe:
     """Fill what `recipe` leaves open from the checkpoint's own files."""
     config = read_json(folder, "config.json")
+    if is_static(config):
+        found = {key: value for key, value in stored_recipe(folder).items() if getattr(recipe, key) is None}
+        return replace(recipe, **found)
     stored = _stored_pooling(folder)
     filled = {
         "task_type": _task_type(config),

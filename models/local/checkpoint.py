@@ -10,10 +10,11 @@ from pathlib import Path
 
 from models.errors import ModelLoadError
 from models.local.architectures.adapters import adapter_files
+from models.local.architectures.static import is_static, open_static_tokens
 from models.local.architectures.torchscript import find_script, read_vocabulary
 from models.local.catalog import Checkpoint, Recipe, complete
 from models.local.tokens import Tokens, open_tokens, word_piece_tokens
-from models.local.weights import content_hash, find_folder, revision_of
+from models.local.weights import content_hash, find_folder, read_json, revision_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class OpenCheckpoint:
         return self.checkpoint.backend == "torchscript"
 
     @property
+    def is_static(self) -> bool:
+        """Whether it has a vector for each token and nothing that computes."""
+        return is_static(read_json(self.folder, "config.json"))
+
+    @property
     def revision(self) -> str:
         """Which version of the weights this is: the hub's commit, or a hash of the files."""
         if self.is_script:
@@ -50,6 +56,8 @@ class OpenCheckpoint:
         """Its tokenizer, opened once a process."""
         if self.is_script:
             return word_piece_tokens(read_vocabulary(self.folder), self.window)
+        if self.is_static:
+            return open_static_tokens(self.folder, self.window)
         return open_tokens(self.folder, self.window)
 
 

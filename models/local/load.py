@@ -7,7 +7,7 @@ from typing import Any
 from models.embeddings import Embedder
 from models.endpoints.endpoint import Endpoint
 from models.errors import ModelLoadError
-from models.local.architectures import bert, generic, native, packed, torch_bert
+from models.local.architectures import bert, generic, native, packed, static, torch_bert
 from models.local.architectures.torchscript import ScriptedModel
 from models.local.checkpoint import OpenCheckpoint
 from models.local.dense import Compute, DenseEmbedder
@@ -23,6 +23,8 @@ def unsupported(folder: Path, task_type: str) -> list[str]:
     """Say why the checkpoint in `folder` cannot run here; an empty list means it can."""
     config = read_json(folder, "config.json")
     kind = config.get("model_type")
+    if static.is_static(config):
+        return []
     if kind in bert.MODEL_TYPES:
         return bert.unsupported(folder, config)
     if task_type == "sparse_embedding":
@@ -58,7 +60,7 @@ def load_embedder(opened: OpenCheckpoint, endpoint: Endpoint, device: str | None
 
 
 def _load_on(opened: OpenCheckpoint, endpoint: Endpoint, device: str, dtype: str) -> Embedder:
-    budget = CPU_TOKENS if device == "cpu" else GPU_TOKENS
+    budget = static.BATCH_TOKENS if opened.is_static else CPU_TOKENS if device == "cpu" else GPU_TOKENS
     plan = allocations(endpoint.service_settings, device)
     workers = Workers(plan, usable_cores() if device == "cpu" else None)
     common = {"workers": workers, "device": device, "token_budget": budget}
@@ -108,6 +110,8 @@ def _adapter_to_add(opened: OpenCheckpoint, input_type: str) -> str | None:
 def _pooled(opened: OpenCheckpoint, device: str, dtype: str, adapter: str | None) -> Compute:
     pooling = opened.recipe.pooling or "mean"
     config = read_json(opened.folder, "config.json")
+    if opened.is_static:
+        return static.pooled(static.read_vectors(opened.folder, len(opened.tokens.vocabulary())))
     if config.get("model_type") not in bert.MODEL_TYPES:
         return packed.pooled(generic.GenericEncoder(opened.folder, device, dtype, adapter), pooling, device)
     weights = bert.read_weights(read_tensors(opened.folder), config)

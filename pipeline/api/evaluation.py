@@ -30,12 +30,20 @@ class EvaluationResult:
         result = self.raw.to_json()
         rows = []
         for mode, means in result["modes"].items():
-            row: dict[str, Any] = {"mode": mode, "ms a query": result["costs"][mode]["ms"]}
+            row: dict[str, Any] = {"mode": mode}
             for measure, mean in means.items():
                 low, high = result["intervals"][mode][measure]
                 row |= {measure: mean, f"{measure} low": low, f"{measure} high": high}
             rows.append(row)
         return Frame(pa.Table.from_pylist(rows))
+
+    def costs(self) -> Frame:
+        """One row a mode: milliseconds of a query on average, and what a reranking reads for one."""
+        names = ("ms", "reranked_texts", "reranked_tokens")
+        costs = self.raw.to_json()["costs"].items()
+        return Frame(
+            pa.Table.from_pylist([{"mode": mode, **{n: cost.get(n) for n in names}} for mode, cost in costs])
+        )
 
     def queries(self) -> Frame:
         """One row a query and mode: the measures, and the ten best documents with their scores."""

@@ -165,6 +165,7 @@ def test_an_evaluation_has_the_reranking_as_a_further_mode(index: SearchIndex) -
     assert told["costs"]["hybrid, reranked"]["reranked_texts"] == 3
     assert told["costs"]["hybrid, reranked"]["reranked_tokens"] == 9
     assert told["costs"]["hybrid, reranked"]["ms"] > told["costs"]["hybrid"]["ms"] > 0
+    assert result.costs().to_pylist()[-1] == {"mode": "hybrid, reranked", **told["costs"]["hybrid, reranked"]}
     assert ["hybrid", "hybrid, reranked"] in [test["modes"] for test in told["tests"]]
 
 

