@@ -70,7 +70,7 @@ def evaluate(
     names: Any = modes.split(",") if modes else None
     if against is not None:
         alone = {"--modes": modes, "--per-query": per_query, "--report": report, "--compare": compare}
-        for name, value in {**alone, "--pruning": pruning, "--filter": filters}.items():
+        for name, value in {**alone, "--pruning": pruning, "--filter": filters, "--rerank": rerank}.items():
             if value is not None:
                 raise PipelineError(f"{name} does not go with --against, which compares whole rankings")
         _compare(
