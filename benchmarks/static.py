@@ -41,7 +41,7 @@ def distil(folder: Path, dimensions: int) -> None:
     # The principal components are the eigenvectors of the covariance matrix, the largest last.
     _, components = np.linalg.eigh(np.cov(centred.T))
     reduced = centred @ components[:, ::-1][:, :dimensions]
-    probability = 1 / np.arange(1, len(reduced) + 1)
+    probability = 1 / (1 + _ranks(source))
     probability /= probability.sum()
     weighted = reduced * (SIF / (SIF + probability))[:, None]
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,15 @@ def distil(folder: Path, dimensions: int) -> None:
     config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(source / "tokenizer.json", folder)
+
+
+def _ranks(folder: Path) -> npt.NDArray[np.float64]:
+    """A token's place among the frequent ones: BERT's vocabulary has its words by frequency, behind all else."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(vocabulary, key=lambda token: (token[0] == "[", len(token) == 1, vocabulary[token]))
+    ranks = np.empty(len(vocabulary))
+    ranks[[vocabulary[word] for word in words]] = np.arange(len(words))
+    return ranks
 
 
 def _token_vectors(folder: Path) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ from models.chunking_settings import ChunkingSettings, check_elser_chunk_size, p
 from models.endpoints.rerank_services import RERANK_SERVICES, service_of
 from models.endpoints.secrets import secret_paths
 from models.endpoints.services import EMBEDDING_TASKS, OTHER_TASKS, SERVICES, TASKS, Service
-from models.endpoints.setting_checks import check_deployment, check_one_of, check_settings
+from models.endpoints.setting_checks import check_deployment, check_metadata, check_one_of, check_settings
 from models.errors import ValidationError, bad_request
 from models.text import java_string
 
@@ -23,6 +23,7 @@ _TOP_LEVEL = (
     "service_settings",
     "task_settings",
     "chunking_settings",
+    "metadata",
 )
 
 
@@ -38,6 +39,8 @@ class Endpoint:
         task_settings: settings of the task.
         chunking_settings: how a ``semantic_text`` field without settings of its own is chunked.
         folder: the folder that ``file:`` references are relative to.
+        metadata: what a cluster tells of the model: ``heuristics`` (status, release and end-of-life dates) and
+            ``display``. Changes no embedding, and is no part of what a table keeps.
     """
 
     inference_id: str
@@ -47,6 +50,7 @@ class Endpoint:
     task_settings: Mapping[str, Any]
     chunking_settings: ChunkingSettings
     folder: str | None = field(default=None, repr=False, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def embeds(self) -> bool:
@@ -83,6 +87,10 @@ class Endpoint:
 
     def to_json(self) -> dict[str, Any]:
         """Return the definition as Elasticsearch answers a GET; secrets show as their references."""
+        return {**self.definition(), **({"metadata": dict(self.metadata)} if self.metadata else {})}
+
+    def definition(self) -> dict[str, Any]:
+        """Return what defines the endpoint, without what is told of its model."""
         return {
             "inference_id": self.inference_id,
             "task_type": self.task_type,
@@ -127,6 +135,7 @@ def parse_endpoint(
         problems += check_deployment(name, settings, body.get("service_settings"))
         problems += _check_rerank_model(task, settings)
     problems += _check_custom(task, settings) if name == "custom" else []
+    problems += check_metadata(body.get("metadata"))
     unknown = _unknown_keys(inference_id, body, service, name, task)
     model_missing = _misses_model(name, settings)
     if unknown and not problems and not model_missing:
@@ -141,7 +150,8 @@ def parse_endpoint(
         check_elser_chunk_size(chunking)
     if service.rate is not None:
         settings["rate_limit"] = {"requests_per_minute": service.rate, **(settings.get("rate_limit") or {})}
-    return Endpoint(inference_id, task, name, settings, task_settings, chunking, folder)
+    metadata = dict(body.get("metadata") or {})
+    return Endpoint(inference_id, task, name, settings, task_settings, chunking, folder, metadata)
 
 
 def find_service(body: Any, task_type: str | None = None) -> tuple[str, str, Service]:

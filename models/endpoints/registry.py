@@ -64,7 +64,11 @@ class Registry:
         """
         endpoint = preconfigured(inference_id) or self._read(inference_id)
         if endpoint is None:
-            bad_request(f"Inference endpoint not found [{inference_id}]", "resource_not_found_exception", 404)
+            bad_request(
+                f"Inference endpoint not found [{inference_id}]{_hosted(inference_id)}",
+                "resource_not_found_exception",
+                404,
+            )
         _check_task(endpoint, task_type)
         return endpoint
 
@@ -253,6 +257,18 @@ class Registry:
                 " env:NAME or file:PATH instead"
             )
         _log.warning("%s held a literal secret; it is now in %s", file, ", ".join(literals))
+
+
+def _hosted(inference_id: str) -> str:
+    """What to do where Elastic hosts an endpoint of this name, and nothing here stands for it; else empty."""
+    from models.endpoints.lifetime import hosted_endpoints
+
+    if inference_id not in hosted_endpoints():
+        return ""
+    return (
+        ": Elastic's inference service hosts it, for clusters only; define an endpoint of the service [elastic] with"
+        " the [url] of a cluster and this [inference_id], or one of the model's own service"
+    )
 
 
 def _model_ids() -> frozenset[str]:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from models.endpoints.secrets import is_reference
@@ -16,6 +17,11 @@ _JAVA_TYPES = {
     "integer": "Integer",
     "boolean": "Boolean",
 }
+
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
+_LIMITS = ("requests_per_minute", "tokens_per_minute")
+"""Elasticsearch knows the first; the second is an extension of ours."""
 
 
 def check_settings(scope: str, body: Any, known: Mapping[str, Setting]) -> tuple[dict[str, Any], list[str]]:
@@ -113,19 +119,58 @@ def _check_rate_limit(scope: str, value: Any) -> list[str]:
         return [type_problem("rate_limit", value, "Map")]
     problems = [
         f"[{scope}.rate_limit] contains unknown settings [{', '.join(extra)}]"
-        for extra in [sorted(value.keys() - {"requests_per_minute"})]
+        for extra in [sorted(value.keys() - set(_LIMITS))]
         if extra
     ]
-    limit = value.get("requests_per_minute")
-    if limit is not None and (
-        isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit)
-    ):
-        problems.append(type_problem("requests_per_minute", limit, "Integer"))
-    elif limit is not None and limit <= 0:
-        problems.append(
-            f"[{scope}.rate_limit] Invalid value [{limit}]. [requests_per_minute] must be a positive integer"
-        )
+    for name in _LIMITS:
+        limit = value.get(name)
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit)
+        ):
+            problems.append(type_problem(name, limit, "Integer"))
+        elif limit is not None and limit <= 0:
+            problems.append(
+                f"[{scope}.rate_limit] Invalid value [{limit}]. [{name}] must be a positive integer"
+            )
     return problems
+
+
+def check_metadata(value: Any) -> list[str]:
+    """What is wrong with what a definition tells of its model: objects, and dates that are dates."""
+    if value is None:
+        return []
+    if not isinstance(value, dict):
+        return [type_problem("metadata", value, "Map")]
+    problems = [
+        type_problem(f"metadata.{part}", value[part], "Map")
+        for part in ("heuristics", "display")
+        if not isinstance(value.get(part) or {}, dict)
+    ]
+    heuristics = value.get("heuristics")
+    for name in ("release_date", "end_of_life_date"):
+        stated = heuristics.get(name) if isinstance(heuristics, dict) else None
+        if stated is not None and not _is_day(stated):
+            problems.append(f"[metadata.heuristics] Invalid value [{stated}]. [{name}] must be a date")
+    return problems
+
+
+def _is_day(stated: Any) -> bool:
+    try:
+        parse_day(stated)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_day(stated: Any) -> date:
+    """Read a date as clusters write it, with or without a time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(stated, str) or not _DAY.match(stated):
+        raise ValueError(f"[{stated}] is no date")
+    return date.fromisoformat(stated[:10])
 
 
 def check_one_of(settings: Mapping[str, Any], service: Service) -> list[str]:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from models.endpoints.prices import PRICE
 from models.errors import ModelLoadError, ValidationError
 from models.local.architectures.static import is_static, stored_recipe
 from models.local.weights import PACKAGE_PREFIX, read_json
@@ -122,6 +123,8 @@ def resolve(model_id: str, models: Mapping[str, Any]) -> Checkpoint:
     """
     name = catalog_id(model_id)
     choice = models.get(model_id, models.get(name, models.get("." + name)))
+    if isinstance(choice, Mapping):
+        choice = {key: value for key, value in choice.items() if key != PRICE} or None
     if choice is None:
         return _listed(name) if name in catalog() else Checkpoint(model_id, model_id)
     settings = {"location": choice} if isinstance(choice, str) else choice

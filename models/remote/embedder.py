@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, OnBatch, SparseEmbeddings
 from models.errors import InferenceError
 from models.remote.http import TooLargeError
+from models.remote.limits import unlimited
 from models.remote.protocol import Call, RemoteProtocol, Vectors
 from models.remote.text import cut_to_tokens, estimate_tokens, halve
 from models.text import utf16_length
@@ -36,6 +37,7 @@ class Limits:
         element_type: ``float``, ``byte`` or ``bit``.
         sparse: whether the embeddings are sparse.
         cosine: whether they are compared by their direction, which a vector of zeros does not have.
+        characters: most UTF-16 code units of all texts together.
     """
 
     batch: int
@@ -44,6 +46,7 @@ class Limits:
     element_type: str
     sparse: bool
     cosine: bool = False
+    characters: int = BATCH_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class RemoteEmbedder(Embedder):
         limits: Limits,
         close: Callable[[], None],
         retries: "RetryCount",
+        spend: Callable[[int], None] = unlimited,
     ) -> None:
         """Put the parts together.
 
@@ -80,11 +84,12 @@ class RemoteEmbedder(Embedder):
             limits: what a request may hold.
             close: closes the connections.
             retries: counts the requests that were tried again.
+            spend: waits until a request of so many tokens may be sent.
         """
         self._name, self._protocol, self._post, self._limits = name, protocol, post, limits
         # Stages share an embedder and the last one to drop it does not know that it is the last.
         self._close = weakref.finalize(self, close)
-        self._retries = retries
+        self._retries, self._spend = retries, spend
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"embed-{name}")
         self._vocabulary = Vocabulary()
         self._model_name: str | None = None
@@ -134,7 +139,7 @@ class RemoteEmbedder(Embedder):
         for position, text in enumerate(texts):
             length = utf16_length(text)
             if position > start and (
-                position - start == self._limits.batch or characters + length > BATCH_CHARACTERS
+                position - start == self._limits.batch or characters + length > self._limits.characters
             ):
                 yield slice(start, position)
                 start, characters = position, 0
@@ -164,6 +169,7 @@ class RemoteEmbedder(Embedder):
 
     def _request(self, texts: Sequence[str], input_type: InputType) -> Vectors:
         """Send one request and take the embeddings out of the answer."""
+        self._spend(sum(map(estimate_tokens, texts)))
         answer = self._post(self._protocol.call(texts, input_type), (2 << 20) + (len(texts) << 18))
         shape_problem = None
         try:

@@ -14,47 +14,55 @@ from models.errors import InferenceError
 _LONGEST_QUEUE = 3600.0  # seconds; a later moment in the file is left over from a clock that was set back
 
 
-class RateLimit:
-    """At most so many requests a minute, evenly spaced, over all threads and processes of this user."""
+_LARGEST = 200_000  # tokens of one request, at most
 
-    def __init__(self, key: str, requests_per_minute: float) -> None:
+
+class RateLimit:
+    """At most so many of something a minute, evenly spaced, over all threads and processes of this user."""
+
+    def __init__(self, key: str, per_minute: float) -> None:
         """Open the limit.
 
         Args:
             key: who shares it; everything with the same key does.
-            requests_per_minute: the limit.
+            per_minute: the limit, of requests or of tokens.
         """
-        self._interval = 60.0 / requests_per_minute
+        self._interval = 60.0 / per_minute
+        self._longest_queue = max(_LONGEST_QUEUE, _LARGEST * self._interval)
         self._file = _folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.slot"
 
-    def acquire(self) -> None:
-        """Wait until one more request may be sent."""
-        wait = self._reserve() - time.time()
+    def acquire(self, amount: int = 1) -> None:
+        """Wait until one more request may be sent.
+
+        Args:
+            amount: how much of the limit it takes: 1, or its tokens. The next one waits until that is over.
+        """
+        wait = self._reserve(amount) - time.time()
         if wait > 0:
             time.sleep(wait)
 
-    def _reserve(self) -> float:
+    def _reserve(self, amount: int) -> float:
         """Take the next free moment and leave the one after it in the file."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+", encoding="ascii") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             now = time.time()
             moment = _number(stream.read())
-            if not 0 <= moment - now <= _LONGEST_QUEUE:
+            if not 0 <= moment - now <= self._longest_queue:
                 moment = now
             stream.seek(0)
             stream.truncate()
-            stream.write(repr(moment + self._interval))
+            stream.write(repr(moment + self._interval * amount))
         return moment
 
 
-def unlimited() -> None:
+def unlimited(amount: int = 1) -> None:
     """Wait for nothing."""
 
 
-def rate_limit(key: str, requests_per_minute: float | None) -> Callable[[], None]:
-    """Return the function that waits for the limit of `key`; None is no limit."""
-    return unlimited if requests_per_minute is None else RateLimit(key, requests_per_minute).acquire
+def rate_limit(key: str, per_minute: float | None) -> Callable[..., None]:
+    """Return the function that waits for the limit of `key`, and takes an amount; None is no limit."""
+    return unlimited if per_minute is None else RateLimit(key, per_minute).acquire
 
 
 def _number(text: str) -> float:

@@ -18,11 +18,11 @@ from models.endpoints.secrets import Secrets, resolve, unresolved
 from models.endpoints.services import SERVICES
 from models.errors import InferenceError
 from models.model import Model
-from models.remote.embedder import Limits, RemoteEmbedder, RetryCount, Revealed
+from models.remote.embedder import BATCH_CHARACTERS, Limits, RemoteEmbedder, RetryCount, Revealed
 from models.remote.http import DEFAULT_POLICY, INTERACTIVE_POLICY, HttpClient, Policy
 from models.remote.limits import rate_limit
 from models.remote.protocol import RemoteProtocol
-from models.remote.text import estimate_tokens
+from models.remote.text import CHARACTERS_PER_TOKEN, estimate_tokens
 
 CODE_VERSION = 1
 """Raised when a change to this code changes embeddings."""
@@ -157,11 +157,18 @@ class RemoteModel:
             dimensions=settings.get("dimensions"),
             element_type=self.endpoint.element_type,
             sparse=self.endpoint.is_sparse,
+            characters=self.most_characters(),
             cosine=not self.endpoint.is_sparse
             and (settings.get("similarity") or self._default_similarity()) == "cosine",
         )
         return RemoteEmbedder(
-            self.endpoint.inference_id, protocol, client.post, limits, client.close, retries
+            self.endpoint.inference_id,
+            protocol,
+            client.post,
+            limits,
+            client.close,
+            retries,
+            self.limiter("tokens"),
         )
 
     def open_client(self) -> tuple[HttpClient, Secrets, RetryCount]:
@@ -172,7 +179,7 @@ class RemoteModel:
         """
         secrets = resolve(self.endpoint.secret_references, self.endpoint.folder)
         retries = RetryCount()
-        name, limiter = self.endpoint.inference_id, self._limiter()
+        name, limiter = self.endpoint.inference_id, self.limiter("requests")
         return HttpClient(name, secrets, self.policy, limiter, self._on_retry(retries)), secrets, retries
 
     def with_settings(self, make: Callable[[], Opened]) -> Opened:
@@ -200,7 +207,8 @@ class RemoteModel:
 
     @property
     def _must_ask(self) -> bool:
-        return not self.endpoint.is_sparse and not self.endpoint.service_settings.get("dimensions")
+        is_dense = self.endpoint.embeds and not self.endpoint.is_sparse
+        return is_dense and not self.endpoint.service_settings.get("dimensions")
 
     def _ask(self) -> Revealed:
         """What the service tells of its model with the embedding of a short text, as Elasticsearch asks on PUT."""
@@ -227,11 +235,23 @@ class RemoteModel:
             or SERVICES[self.endpoint.service].batch
         )
 
-    def _limiter(self) -> Callable[[], None]:
-        """Endpoints of the same account and model share one limit, as in Elasticsearch."""
+    def most_characters(self) -> int:
+        """Most text of one request: no service takes more tokens at once than it takes in a minute."""
+        tokens = (self.endpoint.service_settings.get("rate_limit") or {}).get("tokens_per_minute")
+        return (
+            BATCH_CHARACTERS if tokens is None else min(BATCH_CHARACTERS, int(tokens * CHARACTERS_PER_TOKEN))
+        )
+
+    def limiter(self, unit: str) -> Callable[..., None]:
+        """What waits for a limit; endpoints of the same account and model share one, as in Elasticsearch.
+
+        Args:
+            unit: ``requests``, or ``tokens``, of which Elasticsearch knows no limit.
+        """
         settings = dict(self.endpoint.service_settings)
-        limit = (settings.pop("rate_limit", None) or {}).get("requests_per_minute")
-        return rate_limit(json.dumps([self.endpoint.service, settings], sort_keys=True), limit)
+        limit = (settings.pop("rate_limit", None) or {}).get(f"{unit}_per_minute")
+        shared = [self.endpoint.service, settings, *([unit] if unit != "requests" else [])]
+        return rate_limit(json.dumps(shared, sort_keys=True), limit)
 
     def _open_protocol(self, secrets: Secrets, client: HttpClient) -> RemoteProtocol:
         service = SERVICES[self.endpoint.service].protocol

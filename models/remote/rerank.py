@@ -13,6 +13,7 @@ from models.remote.embedder import BATCH_CHARACTERS, SHAPE_ERRORS, words_of
 from models.remote.model import RemoteModel
 from models.remote.protocol import Call, RerankProtocol
 from models.remote.protocols.rerank import open_protocol
+from models.remote.text import estimate_tokens
 from models.reranker import Relevance, Reranker
 from models.text import utf16_length
 
@@ -58,7 +59,8 @@ class RemoteRerankModel:
         client, secrets, _ = self.service.open_client()
         protocol = self.service.with_settings(lambda: open_protocol(self.endpoint, secrets, client.post))
         batch = int(self.endpoint.service_settings.get("batch_size") or self.endpoint.known.batch)
-        return RemoteReranker(self.endpoint.inference_id, protocol, client.post, batch, client.close)
+        spend = self.service.limiter("tokens")
+        return RemoteReranker(self.endpoint.inference_id, protocol, client.post, batch, client.close, spend)
 
 
 def remote_rerank_model(endpoint: Endpoint) -> RemoteRerankModel:
@@ -76,6 +78,7 @@ class RemoteReranker(Reranker):
         post: Callable[[Call, int], Any],
         batch: int,
         close: Callable[[], None],
+        spend: Callable[[int], None],
     ) -> None:
         """Put the parts together.
 
@@ -85,8 +88,10 @@ class RemoteReranker(Reranker):
             post: sends a call and returns the JSON of an answer of at most so many bytes.
             batch: most texts of one request.
             close: closes the connections.
+            spend: waits until a request of so many tokens may be sent.
         """
         self._name, self._protocol, self._post, self._batch = name, protocol, post, batch
+        self._spend = spend
         self._close = weakref.finalize(self, close)
 
     def rerank(self, query: str, texts: Sequence[str]) -> Relevance:
@@ -117,6 +122,8 @@ class RemoteReranker(Reranker):
     def _request(self, query: str, texts: Sequence[str]) -> Sequence[tuple[int, float]]:
         """Send one request and take the scores out of the answer: one for each text."""
         largest = (1 << 20) + sum(4 * utf16_length(text) + 1024 for text in texts)  # it may repeat the texts
+        # A service reads the query once with each text.
+        self._spend(sum(map(estimate_tokens, texts)) + len(texts) * estimate_tokens(query))
         answer = self._post(self._protocol.call(query, texts), largest)
         problem = None
         found: Sequence[tuple[int, float]] = ()

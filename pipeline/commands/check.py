@@ -27,6 +27,7 @@ def check(
     spare_pandas()
     import yaml
 
+    from pipeline.config.endings import ending_warnings
     from pipeline.config.load import load_config
 
     loaded = load_config(config, overrides)  # a typo is found before Beam is imported, which takes seconds
@@ -35,6 +36,8 @@ def check(
     problems, seen = find_problems(loaded)
     if problems:
         raise ConfigError(config, problems)
+    for warning in ending_warnings(loaded):
+        typer.secho(f"warning: {one_line(warning)}", err=True, fg="yellow")
     if print_config:
         print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     else:

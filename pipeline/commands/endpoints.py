@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ from pipeline.commands.arguments import (
 )
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.terminal.output import answers_in_json, print_json, print_table
-from pipeline.terminal.text import show_error
+from pipeline.terminal.text import one_line, show_error
 
 if TYPE_CHECKING:
     from models.embeddings import Embeddings
@@ -55,14 +55,34 @@ def list_endpoints(
     if output == "json":
         print_json({"endpoints": [endpoint.to_json() for endpoint in found]})
     else:
-        print_table(("inference id", "task type", "service", "model"), map(_row, found))
+        print_table(("inference id", "task type", "service", "model", "end of life"), map(_row, found))
+    _report_endings(found, path or DEFAULT_ENDPOINTS)
     _report_wrong(wrong)
 
 
-def _row(endpoint: "Endpoint") -> tuple[str, str, str, str]:
-    settings = endpoint.service_settings
+def _row(endpoint: "Endpoint") -> tuple[str, str, str, str, str]:
+    from models.endpoints.lifetime import last_day
+
+    settings, last = endpoint.service_settings, last_day(endpoint)
     model = next((str(settings[name]) for name in _MODEL_NAMES if settings.get(name)), "")
-    return endpoint.inference_id, endpoint.task_type, endpoint.service, model
+    return endpoint.inference_id, endpoint.task_type, endpoint.service, model, str(last or "")
+
+
+def _report_endings(found: "Sequence[Endpoint]", path: str) -> None:
+    """Warn of endpoints that will stop to answer, with the fields of run configs that they embed."""
+    from models.endpoints.lifetime import ending
+
+    ends = [end for endpoint in found if (end := ending(endpoint)) is not None]
+    if not ends:
+        return
+    from pipeline.config.endings import move_commands
+    from pipeline.table.endpoint_usage import find_all_usages
+
+    usages = find_all_usages(path)
+    for end in ends:
+        used = [usage.name for usage in usages.get(end.inference_id, []) if usage.kind == "pipelines"]
+        told = ". ".join([end.told(), *move_commands(end.inference_id, used)])
+        typer.secho(f"warning: {one_line(told)}", err=True, fg="yellow")
 
 
 def _report_wrong(wrong: "Mapping[Path, InferenceError]") -> None:

@@ -50,7 +50,14 @@ def _print_forecast(result: dict[str, Any]) -> None:
             continue
         lengths = (" / ".join(map(str, field[unit].values())) for field in fields)
         rows.append([f"{unit.replace('_', ' ')}: median / 95 % / most", *lengths])
+    if result["estimated_cost"] is not None:
+        costs = (field["cost"] for field in fields)
+        rows.append(["cost", *("–" if cost is None else f"{cost:,.4f}" for cost in costs)])
     print_table(["", *result["fields"]], rows)
+    if result["estimated_cost"] is not None:
+        print(
+            f"cost: {result['estimated_cost']:,.4f} for {result['tokens']:,} tokens, by the prices in [models]"
+        )
     if result["estimated_seconds"] is not None:
         size = result["estimated_bytes"] / 1e6
         seconds = result["estimated_seconds"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
 from models.endpoints.endpoint import Endpoint
+from models.endpoints.prices import without_prices
 from models.endpoints.registry import Registry
 from models.errors import InferenceError, TransientError
 from models.model import Model
@@ -199,7 +200,7 @@ def _describe(
         **({"migrations": moving} if moving else {}),
         "format": TABLE_FORMAT,
         **config.mappings.describe(),
-        "models": config.models,
+        "models": without_prices(config.models),
         "endpoints_path": config.endpoints.path,
         "fields": {
             field.name: {
@@ -207,7 +208,7 @@ def _describe(
                 "search_inference_id": field.search_inference_id,
                 "sources": list(field.field.sources),
                 "model_settings": field.model.model_settings,
-                "endpoint": field.endpoint.to_json(),
+                "endpoint": field.endpoint.definition(),
                 "model": field.model.describe(),
                 "embedding_fingerprint": field.embedding_fingerprint,
                 "chunking_settings": field.field.chunking.to_json(),

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.endpoints.prices import price_problems
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.config.mapping import Mappings
 from transforms.read.servers.connection import Connection
@@ -348,6 +349,13 @@ class RunConfig(Section):
     gates: GatesConfig = GatesConfig()
     runner: RunnerConfig = RunnerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @field_validator("models")
+    @classmethod
+    def _prices_are_numbers(cls, models: dict[str, Any]) -> dict[str, Any]:
+        if problems := price_problems(models):
+            raise ValueError("; ".join(problems))
+        return models
 
     @model_validator(mode="after")
     def _failures_beside_the_table(self) -> "RunConfig":

@@ -50,11 +50,7 @@ def import_endpoints(answer: Any, folder: str, *, dry_run: bool = False) -> Impo
         if name in known:
             imported.known.append(name)
             continue
-        body = {
-            key: value
-            for key, value in definition.items()
-            if key not in ("inference_id", "metadata", "endpoint_id")
-        }
+        body = {key: value for key, value in definition.items() if key not in ("inference_id", "endpoint_id")}
         variables = _ask_for_secrets(name, body)
         try:
             registry.put(name, body, body.pop("task_type", None), dry_run=dry_run)

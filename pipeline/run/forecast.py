@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from models.endpoints.prices import price_of
 from pipeline.config.resolve import ResolvedConfig, ResolvedField
 from pipeline.config.run_config import RunConfig
 from pipeline.report.run_json import ExtractionSummary
@@ -40,7 +41,7 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
 
     Returns:
         JSON values: documents by what would happen to them; for each semantic field chunks, tokens, truncations,
-        percentiles of words and tokens a chunk, and the estimates.
+        percentiles of words and tokens a chunk, the cost where the config names a price, and the estimates.
     """
     resolved = resolve_for_table(config)
     planned = plan_run(resolved, RunReport(resolved, quiet=True))
@@ -61,7 +62,8 @@ def forecast(config: RunConfig, *, calibrate: bool = True) -> dict[str, Any]:
         fields = {}
         for field in resolved.fields:
             own = [one for one in measures if one["field"] == field.name]
-            fields[field.name] = _field_forecast(field, own, sample)
+            price = price_of(field.endpoint, config.models)
+            fields[field.name] = _field_forecast(field, own, sample, price)
     finally:
         files.delete_folder(planned.run.folder)
     return _summary(planned, failures, fields, extraction)
@@ -80,6 +82,7 @@ def _summary(
         "changed": int((plan.previous[succeeds] >= 0).sum() + (plan.taken_over_previous >= 0).sum()),
         "failed": len(unreadable_failures(planned)) + len(failures),
     }
+    costs = [field["cost"] for field in fields.values() if field["cost"] is not None]
     estimates = [field["estimate"] for field in fields.values() if field["estimate"]]
     return {
         "documents": counts,
@@ -92,6 +95,7 @@ def _summary(
         },
         "estimated_seconds": round(sum(one["seconds"] for one in estimates), 1) if estimates else None,
         "estimated_bytes": sum(one["bytes"] for one in estimates) if estimates else None,
+        "estimated_cost": sum(costs) if costs else None,
         "fields": fields,
     }
 
@@ -102,7 +106,7 @@ def _over_delete_ratio(planned: PlannedRun) -> bool:
 
 
 def _field_forecast(
-    field: ResolvedField, measures: list[dict[str, Any]], sample: Sequence[str]
+    field: ResolvedField, measures: list[dict[str, Any]], sample: Sequence[str], price: float | None
 ) -> dict[str, Any]:
     names = ("documents", "chunks", "stored", "reused", "tokens", "truncated", "characters")
     totals = {name: sum(one[name] for one in measures) for name in names}
@@ -114,6 +118,7 @@ def _field_forecast(
         "words_per_chunk": _percentiles(lengths["words"]),
         "tokens_per_chunk": _percentiles(lengths["token_lengths"]),
         "window": field.model.max_tokens,
+        "cost": None if price is None else totals["tokens"] * price / 1e6,
         "estimate": _calibrated(field, totals, sample) if sample and totals["chunks"] else None,
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
+from pipeline.config.endings import ending_warnings
 from pipeline.config.migration import Migration, reminders
 from pipeline.config.resolve import ResolvedConfig, resolve
 from pipeline.config.run_config import RunConfig
@@ -68,6 +69,8 @@ def run_pipeline(
         for reminder in reminders(config, migrations):
             log.warning("%s", reminder)
     resolved = _with_workers(resolve(config, migrations))
+    for warning in ending_warnings(config):
+        log.warning("%s", warning)
     report = RunReport(resolved, quiet=quiet)
     with table_lock(config.table.path) if lock else nullcontext(), stoppable(report.work), report:
         planned = plan_run(resolved, report, damaged)

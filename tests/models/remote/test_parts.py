@@ -110,6 +110,20 @@ def test_requests_are_spaced_evenly(folder, clock):
     assert clock.waits == pytest.approx([0.05] * 5, abs=1e-6)
 
 
+def test_an_amount_takes_its_share_of_the_limit(folder, clock):
+    limit = limits.RateLimit("key", 6000)  # a hundred a second
+    for tokens in (50, 200, 1, 1):
+        limit.acquire(tokens)
+    assert clock.waits == pytest.approx([0.5, 2.0, 0.01], abs=1e-6)
+
+
+def test_a_large_request_of_a_small_limit_is_waited_for(folder, clock):
+    limit = limits.RateLimit("key", 1000)
+    limit.acquire(100_000)
+    limit.acquire(1)
+    assert clock.waits == pytest.approx([6000.0], abs=1e-3)
+
+
 def test_limits_of_other_keys_are_apart(folder, clock):
     for key in "abc":
         limits.RateLimit(key, 1).acquire()

@@ -469,7 +469,7 @@ def test_dimensions_that_only_the_service_knows_are_asked_for_once():
 
 
 def test_fingerprints_tell_models_apart_and_not_secrets_or_limits():
-    settings = {"api_key": "env:KEY", "model_id": "m"}
+    settings = {"api_key": "env:KEY", "model_id": "m", "dimensions": 8}
     base = remote_model(endpoint("openai", settings)).fingerprint
     same = [{"api_key": "env:OTHER"}, {"rate_limit": {"requests_per_minute": 7}}]
     other = [{"model_id": "n"}, {"dimensions": 64}, {"max_input_tokens": 9}]
@@ -497,3 +497,26 @@ def test_a_real_model_behind_an_openai_compatible_server():
     local = open_model(Registry().get(".minilm-l6-v2")).load("cpu").embed(texts, "ingest")
     assert found.values.shape == (3, 384)
     np.testing.assert_allclose(found.values, local.values, atol=1e-5)
+
+
+def test_tokens_a_minute_are_kept_to(monkeypatch):
+    spent = []
+    monkeypatch.setattr(
+        "models.remote.model.rate_limit",
+        lambda key, limit: lambda amount=1: spent.append((limit, amount)),
+    )
+    with scripted_service() as service:
+        limits = {"requests_per_minute": 60, "tokens_per_minute": 10}
+        settings = {"api_key": "env:KEY", "model_id": "m", "url": f"{service.url}/v1", "rate_limit": limits}
+        texts = ["x" * 15, "y" * 15, "z" * 30, "a"]
+        found = embed(endpoint("openai", settings), texts)
+        sent = [request["body"]["input"] for request in service.requests]  # several at once, in any order
+    assert sorted(sent, key=lambda part: texts.index(part[0])) == [
+        texts[:2],
+        [texts[2]],
+        [texts[3]],
+    ]
+    assert found.values.tolist() == [vector(text) for text in texts]
+    assert sorted(spent, key=str) == sorted([(60, 1)] * 3 + [(10, 10), (10, 10), (10, 1)], key=str)
+    with pytest.raises(InferenceError, match=r"\[tokens_per_minute\] must be a positive integer"):
+        endpoint("openai", {**settings, "rate_limit": {"tokens_per_minute": 0}})

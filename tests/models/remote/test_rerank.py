@@ -8,7 +8,7 @@ from support.scripted_service import scripted_service
 
 from models.endpoints.endpoint import parse_endpoint
 from models.errors import InferenceError
-from models.open_model import usable_rerank_model
+from models.open_model import open_rerank_model, usable_rerank_model
 from models.remote.protocols import google, watsonxai
 
 TEXTS = ["one text", "another one, longer", "third"]
@@ -216,3 +216,16 @@ def test_scores_must_be_finite():
     with scripted_service({"body": infinite}) as server, pytest.raises(InferenceError):
         rank("cohere", {"api_key": "env:KEY", "model_id": "m", "url": server.url})
     assert np.isfinite(SCORES).all()
+
+
+def test_a_fingerprint_asks_nobody():
+    settings = {"api_key": "env:KEY", "url": "http://127.0.0.1:9/none"}
+    found = [
+        open_rerank_model(
+            parse_endpoint(
+                "a", {"service": "cohere", "service_settings": {**settings, "model_id": name}}, "rerank"
+            )
+        ).fingerprint
+        for name in ("m", "n", "m")
+    ]
+    assert found[0] == found[2] != found[1]
