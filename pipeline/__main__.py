@@ -20,9 +20,6 @@ MODULES = (
 STOPPED = (130, 143)
 """Exit codes of what was stopped by Ctrl-C and by SIGTERM."""
 
-for module in MODULES:
-    import_module(f"pipeline.commands.{module}")
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code instead of leaving the process.
@@ -30,12 +27,16 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; those of the process by default.
     """
-    from pipeline.errors import ConfigError, PipelineError, is_out_of_memory
+    from pipeline.errors import ConfigError, PipelineError
     from pipeline.logs import configure_logging
+    from pipeline.memory import START_MEBIBYTES, is_out_of_memory, require_address_space
     from pipeline.terminal.text import show_error
 
     configure_logging()
     try:
+        require_address_space(START_MEBIBYTES)
+        for module in MODULES:
+            import_module(f"pipeline.commands.{module}")
         app(args=argv, prog_name="semantic-ingest", standalone_mode=True)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1

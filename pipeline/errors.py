@@ -84,24 +84,3 @@ def is_explained(error: BaseException) -> bool:
     from models.errors import InferenceError
 
     return isinstance(error, KeyboardInterrupt | SystemExit | OSError | InferenceError | PipelineError)
-
-
-_OUT_OF_MEMORY = (
-    "can't start new thread",
-    "failed to map segment",
-    "Cannot allocate memory",
-    "memory allocation",
-)
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that there is not enough memory, as it does under ``ulimit -v``."""
-    while error is not None:
-        if isinstance(error, MemoryError):
-            return True
-        if isinstance(error, RuntimeError | ImportError) and any(
-            text in str(error) for text in _OUT_OF_MEMORY
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

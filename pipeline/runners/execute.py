@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.run_config import RunConfig, RunnerConfig
 from pipeline.errors import ConfigError, PipelineError, original_error
+from pipeline.memory import GRAPH_MEBIBYTES, require_address_space
 from pipeline.runners.runner import Runner
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ def execute(
         on_start: gets Beam's result of a job that runs elsewhere, from which `embed_counts` can be asked.
 
     Raises:
-        PipelineError: the runner failed or gave up.
+        PipelineError: the runner failed or gave up, or too little address space is left for it.
         OSError: a file could not be read or written.
         KeyboardInterrupt: the run was stopped; SystemExit where it was by SIGTERM.
     """
     import apache_beam as beam
 
+    require_address_space(GRAPH_MEBIBYTES)
     runner = config.runner.model_copy(update={"workers": 1}) if small else config.runner
     pipeline = beam.Pipeline(runner=create_runner(runner), options=pipeline_options(runner))
     with _labels_as_written():

@@ -145,6 +145,30 @@ def test_a_missing_right_is_a_clear_error(job, what):
     assert "Edition 1" in job.rows()["d0"]["_source"]
 
 
+def test_what_may_only_be_read_is_searched_and_verified(job):
+    """Table and index belong to the nightly job; somebody else looks."""
+    assert job.night(command="index").code == 0
+    user = ordinary_user() if os.getuid() == 0 else None
+    for place in (job.folder, *job.folder.parents):
+        if "pytest-" in place.name or "pytest-" in str(place.parent):
+            os.chmod(place, 0o755)
+    folders = [root for top in ("table", "index") for root, _, _ in os.walk(job.folder / top)]
+    for folder in folders:
+        os.chmod(folder, 0o555)
+    config = str(job.config_path)
+    commands = (["search", config, "Edition of document 3"], ["index", config, "--verify"], ["verify", config])
+    outcomes = [job.start_command(argv, user=user).wait() for argv in commands]
+    written = job.start_command(["index", config, "--rebuild"], user=user).wait()
+    for folder in folders:
+        os.chmod(folder, 0o755)
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes
+    assert "d3" in outcomes[0].output
+    assert "everything holds" in outcomes[2].output
+    assert written.code == 1
+    assert "ermission denied" in written.output
+    assert "Traceback" not in written.output
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of its own of 400 kB where the system lets us mount one; else an ordinary folder."""
