@@ -1,5 +1,6 @@
 """Every parser of what people bring takes any value: it understands it, or says in a sentence what is wrong."""
 
+import contextlib
 import io
 import json
 
@@ -7,12 +8,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.small_run import SmallRun, document
 
 from models.chunking_settings import parse_chunking_settings
 from models.endpoints.endpoint import parse_endpoint
 from models.endpoints.registry import Registry
 from models.endpoints.services import SERVICES
 from models.errors import InferenceError
+from pipeline.__main__ import main
 from pipeline.config.load import load_config
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import PipelineError
@@ -178,3 +181,77 @@ def test_chunk_lines(lines):
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
     assert len(answers) == sum(bool(line.encode("utf-8", "surrogatepass").strip()) for line in lines)
     assert all({"chunks", "error"} & answer.keys() for answer in answers)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A small table with an index, for commands that read it beside what is fuzzed."""
+    job = SmallRun(tmp_path_factory.mktemp("fuzz"))
+    job.write([document(number) for number in range(4)])
+    assert job.run("--quiet") == 0
+    (job.folder / "queries.jsonl").write_text('{"_id": "q", "text": "red fox"}\n')
+    (job.folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    return job
+
+
+def asked(job, kind, file):
+    """The command that reads a fuzzed file."""
+    config, folder = str(job.config_path), job.folder
+    return {
+        "config": ["check", str(file)],
+        "mapping": ["check", str(file)],
+        "endpoint": ["endpoints", "put", "text_embedding/fuzzed", "--dry-run", "--file", str(file)],
+        "filter": ["search", config, "fox", "--mode", "bm25", "--filter", file.read_text()],
+        "queries": ["search", config, "--mode", "bm25", "--queries", str(file)],
+        "topics": ["evaluate", config, "--queries", str(file), "--qrels", f"{folder}/qrels.tsv"],
+        "judgements": ["evaluate", config, "--queries", f"{folder}/queries.jsonl", "--qrels", str(file)],
+        "chunk lines": ["chunk", str(file)],
+        "chunking settings": ["chunk", f"{folder}/queries.jsonl", "--settings", file.read_text()],
+    }[kind]
+
+
+def yaml_text(value):
+    return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace").decode()
+
+
+def mapping_in(value):
+    properties = {"properties": {"text": {"type": "text"}, "odd": value}}
+    rest = {"source": {"format": "jsonl", "path": "x"}, "table": {"path": "t"}, "failures": {"path": "f"}}
+    return yaml_text({**rest, "mappings": properties})
+
+
+INPUTS = {
+    "config": nested(*RunConfig.model_fields, "path", "format").map(yaml_text),
+    "mapping": nested(*MAPPING, *CHUNKING).map(mapping_in),
+    "endpoint": nested("service", "service_settings", "task_settings", "chunking_settings", "url").map(
+        json.dumps
+    ),
+    "filter": nested("bool", "must", "term", "terms", "range", "exists", "field", "gte", "year").map(
+        json.dumps
+    )
+    | st.text(max_size=20),
+    "queries": LINES,
+    "topics": LINES,
+    "judgements": LINES,
+    "chunk lines": LINES,
+    "chunking settings": nested(*CHUNKING).map(json.dumps),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", INPUTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@given(data=st.data())
+def test_the_command_line_ends_with_1_or_2_and_a_sentence(job, kind, data):
+    file = job.folder / "fuzzed"
+    file.write_bytes(data.draw(INPUTS[kind]).replace("\0", "").encode("utf-8", "surrogatepass"))
+    try:
+        argv = asked(job, kind, file)
+    except UnicodeDecodeError:
+        return  # no command line holds this
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = main(argv)  # which lets no error pass but those that it has no sentence for
+    assert code in (0, 1, 2)
+    assert code == 0 or said.getvalue().strip()
+    assert "Traceback" not in said.getvalue()

@@ -156,7 +156,11 @@ def test_what_may_only_be_read_is_searched_and_verified(job):
     for folder in folders:
         os.chmod(folder, 0o555)
     config = str(job.config_path)
-    commands = (["search", config, "Edition of document 3"], ["index", config, "--verify"], ["verify", config])
+    commands = (
+        ["search", config, "Edition of document 3"],
+        ["index", config, "--verify"],
+        ["verify", config],
+    )
     outcomes = [job.start_command(argv, user=user).wait() for argv in commands]
     written = job.start_command(["index", config, "--rebuild"], user=user).wait()
     for folder in folders:
