@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-_SHAPE = bytes.maketrans(b"123456789.E-", b"0000000000e+")
-_LONG = (b"0" * 17, b"0e000", b"0e+000")
-"""The shapes of a number that a double may not hold: more than 15 digits and a point, or an exponent of three."""
+_SHAPE, _SIGNS = bytes.maketrans(b"123456789.E", b"0000000000e"), b"+-"
+_LONG, _HIGH = b"0" * 17, b"0e000"
+"""The shapes of a number that a double may not hold, without signs: more than 15 digits and a point, or an exponent
+of three."""
 
 _MAX_EXPONENT = 100_000
 
@@ -26,8 +27,8 @@ def loads(text: bytes | str) -> Any:
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     # Most lines have no such number; to see that must cost less than to parse them.
-    shape = raw.translate(_SHAPE)
-    if not any(long in shape for long in _LONG):
+    shape = raw.translate(_SHAPE, _SIGNS)
+    if _LONG not in shape and _HIGH not in shape:
         return orjson.loads(raw)
     try:
         orjson.loads(raw)

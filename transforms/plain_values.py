@@ -32,6 +32,9 @@ integers. Dates stay as they are written, like in ``_source``."""
 
 TEXT_TYPES = ("text", "match_only_text", "search_as_you_type")
 
+_ANY_TEXT = frozenset((*TEXT_TYPES, "keyword", "wildcard"))
+"""Types that take every text as it is."""
+
 _BOUNDS = {
     "byte": (-(2**7), 2**7 - 1),
     "short": (-(2**15), 2**15 - 1),
@@ -77,6 +80,14 @@ class PlainField:
     def arrow_type(self) -> str:
         """Arrow type of one value."""
         return COLUMN_TYPES[self.type]
+
+    def all_values(self, source: Mapping[str, Any]) -> list[Any]:
+        """The values of the field in a document; see `values`."""
+        value = source.get(self.name)
+        # Nearly always a text field is a string beneath its own name.
+        if isinstance(value, str) and self.type in _ANY_TEXT and "." not in self.name:
+            return [value]
+        return list(self.values(source))
 
     def values(self, source: Mapping[str, Any], name: str | None = None, null: Any = None) -> Iterator[Any]:
         """Yield the values of the field in a document, in its type.

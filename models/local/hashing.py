@@ -6,15 +6,13 @@ words without document frequencies: real, and far from a trained model.
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, OnBatch, SparseEmbeddings
 from models.endpoints.endpoint import Endpoint
@@ -26,7 +24,6 @@ VERSION = 1
 BUCKETS = 1 << 16
 DEFAULT_DIMENSIONS = 64
 _TYPICAL_LENGTH = 120.0  # words of a chunk; where a word's second occurrence counts half
-_MAX_CACHED_WORDS = 500_000
 # Scripts without spaces: each character is a word.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD, _ALONE = 1, 2
@@ -78,49 +75,64 @@ class HashingEmbedder(Embedder):
 
 def count_words(texts: Sequence[str]) -> npt.NDArray[np.int32]:
     """Count the words of each text (int32 [n])."""
-    return _find_words([text.lower() for text in texts]).lengths
+    lengths = np.zeros(len(texts), np.int32)
+    for places, found in _find_words(texts):
+        lengths[places] = found.lengths
+    return lengths
 
 
 class _Words(NamedTuple):
-    """The words of several texts.
+    """The words of several texts, in lower case.
 
     Attributes:
-        lengths: int32 [texts]; words of each.
-        distinct: each word once.
-        which: int32 [words]; their places in `distinct`.
+        lengths: int64 [texts]; words of each.
+        letters: the texts in UTF-8, end to end.
+        starts: int64 [words]; where each begins in `letters`.
+        ends: int64 [words]; where each ends.
     """
 
-    lengths: npt.NDArray[np.int32]
-    distinct: list[str]
-    which: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    letters: bytes
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
 
-def _find_words(texts: Sequence[str]) -> _Words:
-    """Find the words of lower-case texts, all at once."""
+def _find_words(texts: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.int64], _Words]]:
+    """Find the words of texts that are ASCII, then those of the others; yields their places with them."""
+    is_ascii = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
+    for places in (np.flatnonzero(is_ascii), np.flatnonzero(~is_ascii)):
+        if len(places):
+            yield places, _words_of([texts[place].lower() for place in places.tolist()])
+
+
+def _words_of(texts: Sequence[str]) -> _Words:
     joined = "\n".join(texts)
-    # One byte a character where that is enough, else four.
-    encoding, unit = ("ascii", np.uint8) if joined.isascii() else ("utf-32-le", np.uint32)
-    characters = np.frombuffer(joined.encode(encoding, "surrogatepass"), unit)
-    kinds = _kinds()[characters]
-    # A word begins at a character of a word that has none before it, and at each that stands alone; it ends likewise.
-    before, after = np.roll(kinds, 1), np.roll(kinds, -1)
-    if len(kinds):
-        before[0] = after[-1] = 0
-    inside = kinds == _WORD
-    starts = np.flatnonzero((inside & (before != _WORD)) | (kinds == _ALONE))
-    ends = np.flatnonzero((inside & (after != _WORD)) | (kinds == _ALONE)) + 1
+    letters = joined.encode("utf-8", "surrogatepass")
+    if joined.isascii():
+        kinds = np.frombuffer(letters.translate(_kinds()[:256].tobytes()), np.uint8)
+    else:
+        kinds = _kinds()[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
+    # Where characters of words begin and cease, by turns; and those that stand alone, a word each.
+    edges = np.flatnonzero(np.diff(kinds == _WORD, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    alone = np.flatnonzero(kinds == _ALONE)
+    if len(alone):
+        starts, ends = np.sort(np.append(starts, alone)), np.sort(np.append(ends, alone + 1))
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     text_ends = np.cumsum(sizes + 1)  # of each text, with the line feed behind it
-    lengths = np.diff(np.searchsorted(starts, text_ends), prepend=0).astype(np.int32)
-    # The words alone, end to end, are an Arrow array of strings without a copy of each.
-    letters = characters[kinds > 0]
-    offsets = np.concatenate([[0], np.cumsum((ends - starts) * letters.itemsize)])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
-    found = pa.Array.from_buffers(pa.large_binary(), len(starts), buffers).dictionary_encode()
-    _, bounds, letters = found.dictionary.buffers()
-    distinct = letters.to_pybytes().decode(encoding, "surrogatepass") if letters else ""
-    cuts = (np.frombuffer(bounds, np.int64, len(found.dictionary) + 1) // characters.itemsize).tolist()
-    return _Words(lengths, [distinct[start:end] for start, end in pairwise(cuts)], found.indices.to_numpy())
+    lengths = np.diff(np.searchsorted(starts, text_ends), prepend=0)
+    if len(letters) > len(joined):
+        first = _first_bytes(joined)
+        starts, ends = first[starts], first[ends]
+    return _Words(lengths, letters, starts, ends)
+
+
+def _first_bytes(text: str) -> npt.NDArray[np.int64]:
+    """Where each character begins in UTF-8, and where the last one ends."""
+    characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    # One byte, and one more from each of these characters on.
+    widths = 1 + sum((characters >= least).view(np.uint8) for least in (0x80, 0x800, 0x10000))
+    return np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
 
 
 @lru_cache(maxsize=1)
@@ -139,34 +151,96 @@ def bucket_names() -> tuple[str, ...]:
     return tuple(f"h{bucket:04x}" for bucket in range(BUCKETS))
 
 
-# A word's code is its 32-bit hash, with one bit above it that marks a function word.
 _FUNCTION_BIT = 1 << 32
+_REACH = 16
+"""Bytes of a word up to which its checksum is summed up from tables."""
 
 
-class _WordCodes(dict[str, int]):
-    """Word -> code, computed on first sight; looked up at the speed of a dict."""
+class _Tables(NamedTuple):
+    """What the checksums of words are made of. CRC-32 is linear: each byte adds its own share, by exclusive or.
 
-    def __missing__(self, word: str) -> int:
-        code = zlib.crc32(word.encode("utf-8", "surrogatepass"))
-        code = (code * 0x9E3779B1) & 0xFFFFFFFF  # crc32 alone is linear: similar words would land together
-        code |= _FUNCTION_BIT if word in _FUNCTION_WORDS else 0
-        if len(self) < _MAX_CACHED_WORDS:
-            self[word] = code
-        return code
+    Attributes:
+        pairs: uint32 [8, 65536]; the share of each pair of the last 16 bytes, a zero byte having none.
+        zeros: uint32 [17]; the checksum of so many zero bytes.
+        keep: uint64 [2, 17]; of the last 8 bytes and the 8 before them, the bits that belong to a word of so many.
+        function_words: uint32 [BUCKETS]; the hash of the function word of each bucket, of which none has two.
+    """
+
+    pairs: npt.NDArray[np.uint32]
+    zeros: npt.NDArray[np.uint32]
+    keep: npt.NDArray[np.uint64]
+    function_words: npt.NDArray[np.uint32]
 
 
-_CODES = _WordCodes()
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    zeros = np.array([zlib.crc32(bytes(size)) for size in range(_REACH + 1)], np.uint32)
+    # The share of a byte with so many behind it.
+    shares = np.array(
+        [
+            [zlib.crc32(bytes([byte, *bytes(behind)])) ^ int(zeros[behind + 1]) for byte in range(256)]
+            for behind in range(_REACH)
+        ],
+        np.uint32,
+    )
+    # In a little-endian pair the first byte is the lower one.
+    pairs = [
+        (shares[behind][:, None] ^ shares[behind + 1]).reshape(-1) for behind in range(_REACH - 2, -1, -2)
+    ]
+    bits = [[min(max(size - far, 0), 8) * 8 for size in range(_REACH + 1)] for far in (0, 8)]
+    keep = np.array([[((1 << count) - 1) << (64 - count) for count in row] for row in bits], np.uint64)
+    hashes = [_mix(np.array([zlib.crc32(word.encode())], np.uint32)) for word in _FUNCTION_WORDS]
+    function_words = np.zeros(BUCKETS, np.uint32)
+    for one in hashes:
+        function_words[one >> 16] = one
+    return _Tables(np.stack(pairs), zeros, keep, function_words)
+
+
+def _mix(checksums: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The hash of a word: by its checksum alone similar words would land together."""
+    return checksums * np.uint32(0x9E3779B1)
+
+
+def _hashes(words: _Words) -> npt.NDArray[np.uint32]:
+    """The 32-bit hash of each word."""
+    tables, sizes = _tables(), words.ends - words.starts
+    short = np.minimum(sizes, _REACH)
+    # With 16 bytes before the first word, the 8 bytes before each word's end are one number, and so are 8 more.
+    padded = bytes(_REACH) + words.letters
+    numbers: npt.NDArray[np.uint64] = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
+    checksums = tables.zeros[short]
+    checksums ^= _shares(numbers[words.ends + 8] & tables.keep[0][short], tables.pairs[4:])
+    far = np.flatnonzero(sizes > 8)
+    checksums[far] ^= _shares(numbers[words.ends[far]] & tables.keep[1][short[far]], tables.pairs[:4])
+    for place in np.flatnonzero(sizes > _REACH).tolist():
+        checksums[place] = zlib.crc32(words.letters[words.starts[place] : words.ends[place]])
+    return _mix(checksums)
+
+
+def _shares(numbers: npt.NDArray[np.uint64], pairs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The shares of 8 bytes each, summed up."""
+    columns = numbers.view(np.uint16).reshape(-1, 4).T
+    first, second, third, fourth = (table[column] for table, column in zip(pairs, columns, strict=True))
+    return first ^ second ^ third ^ fourth
 
 
 def _count_words(
     texts: Sequence[str],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return the distinct (text, word code) pairs, how often each occurs, and each text's number of words."""
-    lengths, distinct, which = _find_words([text.lower() for text in texts])
-    codes = np.fromiter(map(_CODES.__getitem__, distinct), np.int64, len(distinct))
-    # (text, word) as one number: the word's code takes the lower 33 bits.
-    keys = (np.repeat(np.arange(len(texts)), lengths) << 33) | codes[which]
-    pairs, counts = np.unique(keys, return_counts=True)
+    """Return the distinct (text, word) pairs, a word as its code, how often each occurs, and each text's words.
+
+    A word's code is its hash, with one bit above it that marks a function word.
+    """
+    lengths = np.zeros(len(texts), np.int32)
+    keys = []
+    for places, found in _find_words(texts):
+        lengths[places] = found.lengths
+        hashes = _hashes(found)
+        is_function = _tables().function_words[hashes >> 16] == hashes
+        # (text, word) as one number: the word's code takes the lower 33 bits.
+        codes = hashes + (is_function.astype(np.int64) << 32)
+        keys.append((np.repeat(places, found.lengths) << 33) | codes)
+    pairs, counts = np.unique(np.concatenate(keys) if keys else np.zeros(0, np.int64), return_counts=True)
     return pairs >> 33, pairs & ((1 << 33) - 1), counts, lengths
 
 
@@ -184,15 +258,17 @@ def _project(
 ) -> npt.NDArray[np.float32]:
     """Give every word a fixed random direction of four signed coordinates, and add them up."""
     total = np.zeros(texts * dimensions)
-    code = (words & 0xFFFFFFFF).astype(np.uint64)
+    # Wraps around at 64 bits, as the products do.
+    code = (words & 0xFFFFFFFF).astype(np.uint64) + np.uint64(1)
+    first, negative = rows * dimensions, -weights
     # Four odd multipliers mix a code in four ways. The upper bits of a product depend on all bits of the code: the
     # first one gives the sign, the upper 31 the coordinate.
     for multiplier in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93):
-        mixed = (code + np.uint64(1)) * np.uint64(multiplier)
-        coordinate = ((mixed >> np.uint64(33)) % np.uint64(dimensions)).astype(np.int64)
-        sign = np.where(mixed >> np.uint64(63), -1.0, 1.0)
+        mixed = code * np.uint64(multiplier)
+        coordinate = ((mixed >> np.uint64(33)) % np.uint64(dimensions)).view(np.int64)
         # Coordinates of all texts lie end to end, so that one bincount adds up everything.
-        total += np.bincount(rows * dimensions + coordinate, weights * sign, len(total))
+        signed = np.where(mixed.view(np.int64) < 0, negative, weights)
+        total += np.bincount(first + coordinate, signed, len(total))
     values = total.reshape(texts, dimensions).astype(np.float32)
     # A text without words still needs a direction: a zero vector has no cosine, and Elasticsearch refuses it.
     values[~values.any(axis=1), 0] = 1.0

@@ -21,6 +21,7 @@ from transforms.chunk.word_breaks import (
 )
 
 Offsets = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
 
 _DENSE = 1.6  # characters a word that prose has at least, in scripts without spaces
 _START = np.zeros(1, np.int64)
@@ -46,9 +47,9 @@ class Words:
     """
 
     offsets: Offsets
-    counts: Offsets
+    counts: Counts
 
-    def count(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> Offsets:
+    def count(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> Counts:
         """Count the words of regions as Elasticsearch does.
 
         It starts at the last boundary before the region, and so counts the token that ends there and the one
@@ -59,7 +60,7 @@ class Words:
         last = np.searchsorted(self.offsets, ends, "right") - 1
         # `counts` holds running sums: those up to `last`, less those before `first`.
         before = np.where(first > 0, self.counts[np.maximum(first - 1, 0)], 0)
-        result: Offsets = self.counts[last] - before
+        result: Counts = self.counts[last] - before
         return result
 
     def skip(self, start: int, words: int) -> int:
@@ -88,7 +89,7 @@ def find_words(text: Utf16Text) -> Words:
     if text.length < SHORT:
         # Negative are the boundaries that end no word; offset 0 is one of them, though it has no sign.
         signed = np.concatenate([_START, signed_boundaries(text.text)])
-        return Words(np.abs(signed), np.cumsum(signed > 0))
+        return Words(np.abs(signed), np.cumsum(signed > 0, dtype=np.int32))
     return Words(*_words_of_marks(mark_word_breaks(text.code_units())))
 
 
@@ -112,9 +113,10 @@ def find_words_of(texts: Sequence[Utf16Text]) -> list[Words]:
     ]
 
 
-def _words_of_marks(marks: Marks) -> tuple[Offsets, Offsets]:
+def _words_of_marks(marks: Marks) -> tuple[Offsets, Counts]:
     offsets = np.flatnonzero(marks > 0)  # of truth values, which numpy finds faster than those of numbers
-    return offsets, np.cumsum(marks[offsets] == WORD_END)
+    # Small numbers, since the C library gives a larger heap back to the system and takes it again for each text.
+    return offsets, np.cumsum(marks[offsets] == WORD_END, dtype=np.int32)
 
 
 def count_words(text: str) -> int:
@@ -125,6 +127,15 @@ def count_words(text: str) -> int:
 def count_words_of(texts: Sequence[str]) -> list[int]:
     """Count the words of each text, those of all together."""
     return [int(words.counts[-1]) for words in find_words_of([Utf16Text(text) for text in texts])]
+
+
+def word_count_bound(text: str) -> int:
+    """The bound of one text; see `word_count_bounds`."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    kinds = encoded.translate(_KINDS)
+    # A word begins behind whatever is in none, or with the text.
+    words = kinds.count(b"\0\1") + kinds.count(b"\2\1") + kinds.startswith(b"\1")
+    return words + 2 * kinds.count(_ENDS_SENTENCE) + 4 * (len(encoded) - len(text))
 
 
 def word_count_bounds(texts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -154,7 +165,9 @@ def fit_in_one_chunk(texts: Sequence[Utf16Text], size: int, language: str | None
     """
     if not texts:
         return []
-    bounds = word_count_bounds([text.text for text in texts]).tolist()
+    # For one text alone arrays would take twice as long.
+    words = [text.text for text in texts]
+    bounds = word_count_bounds(words).tolist() if len(words) > 1 else [word_count_bound(words[0])]
     return [
         bound <= size or (_may_be_dense(text, size) and _fits(text, size, language))
         for text, bound in zip(texts, bounds, strict=True)

@@ -91,7 +91,7 @@ def mark_word_breaks(units: npt.NDArray[np.uint16]) -> Marks:
 
 def _mark_block(units: npt.NDArray[np.uint16], into: Marks) -> None:
     """Write the marks of the positions after each code unit of a block."""
-    classes = _class_table()[units]
+    classes = _classes(units)
     hard = np.flatnonzero(classes == _HARD)
     if len(hard) > _MOSTLY * len(units):
         into[:] = _icu_marks(units)
@@ -99,6 +99,18 @@ def _mark_block(units: npt.NDArray[np.uint16], into: Marks) -> None:
     into[:] = _simple_marks(classes)
     for start, end in _stretches(classes, hard):
         into[start:end] = _icu_marks(units[start:end])
+
+
+def _classes(units: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """The class of each code unit."""
+    wide = np.flatnonzero(units > 0xFF)
+    if len(wide) > _MOSTLY * len(units):
+        return _class_table()[units]
+    # Bytes are translated several times as fast as numbers are looked up; the few that are none are mended.
+    low = bytearray(units.astype(np.uint8)).translate(_class_table()[:256].tobytes())
+    classes = np.frombuffer(low, np.uint8)
+    classes[wide] = _class_table()[units[wide]]
+    return classes
 
 
 def _block_end(units: npt.NDArray[np.uint16], start: int) -> int:
@@ -120,21 +132,22 @@ def _simple_marks(classes: npt.NDArray[np.uint8]) -> Marks:
     # Classes are unsigned: what is below _LETTER wraps to a large number, so one comparison tests a range.
     joining = (classes - _LETTER) <= _CONNECTOR - _LETTER
     # A break after every character, but for those that stay together with the next one (WB3, WB3d, WB5 to WB13b).
-    marks = np.full(len(classes), BREAK, np.uint8)
+    breaks = np.ones(len(classes), np.bool_)
     within = joining[:-1] & joining[1:]
     within |= (classes[:-1] == _SPACE) & (classes[1:] == _SPACE)
     within |= (classes[:-1] == _CR) & (classes[1:] == _LF)
-    marks[:-1][within] = 0
+    np.logical_not(within, out=breaks[:-1])
     # WB6, WB7, WB11 and WB12: no break on either side of what holds two letters or two digits together.
     middles = _joining_middles(classes)
-    marks[middles - 1] = 0
-    marks[middles] = 0
+    breaks[middles - 1] = False
+    breaks[middles] = False
     # A token is a word by its first character: all that joins is of the same kind.
-    ends = np.flatnonzero(marks > 0)
+    ends = np.flatnonzero(breaks)
     starts = np.concatenate([[0], ends[:-1] + 1])
     is_word = joining[starts]
     # A connector alone, such as "_", is no word; two of them are.
     is_word &= (classes[starts] != _CONNECTOR) | (ends > starts)
+    marks = breaks.view(np.uint8)  # true is `BREAK`
     marks[ends[is_word]] = WORD_END
     return marks
 

@@ -42,7 +42,7 @@ class DocumentShape:
                         f"object mapping for [{name}] tried to parse field [{name}] as object, but found a value"
                     )
         try:
-            found = {field.name: list(field.values(source)) for field in self.columns}
+            found = {field.name: field.all_values(source) for field in self.columns}
             for field in self.others:
                 for _ in (value for name in field.sources for value in field.values(source, name)):
                     pass

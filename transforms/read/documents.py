@@ -20,6 +20,7 @@ NO_PARTITIONS: Mapping[str, str | None] = {}
 
 
 Found = Document | Sketch | Skipped | Failure | None
+_FOUND = (Document, Sketch, Skipped, Failure)
 
 
 def read_documents(piece: Piece, source: SourceFormat) -> Iterator[tuple[int, Found]]:
@@ -47,7 +48,7 @@ def _documents(piece: Piece, source: SourceFormat, rows: Iterator[Row]) -> Itera
     is_one_document = FORMATS[source.format].is_one_document
     for number, fields in rows:
         line = piece.first_line + number
-        if isinstance(fields, Document | Sketch | Skipped | Failure):
+        if isinstance(fields, _FOUND):
             yield line, fields
             continue
         location = Location(piece.path, 0 if is_one_document else line)

@@ -54,7 +54,7 @@ def scan_split(
         format knows types, the documents and the skipped files by type, and as ``look`` what `SourceLook` found.
     """
     types: dict[str, Counter[str]] = {"types": Counter(), "skipped": Counter()}
-    columns: dict[str, list[object]] = {name: [] for name in SCAN_SCHEMA.names}
+    rows: list[tuple[object, ...]] = []
     batches: list[pa.RecordBatch] = []
     look = SourceLook.of(shape)
     lines = [0] * len(split.pieces)
@@ -71,19 +71,27 @@ def scan_split(
                 # Of a row that is known by its version, only what may be several values has been read.
                 is_sketched = source.connection is not None and source.connection.updated_at is not None
                 (look.see_several if is_sketched else look.see)(found.source)
-            row = _scan_row(found, piece.path, deleted_field)
             # Counted from the piece's start: where that lies in the file is known when all have been scanned.
-            place = (number, lines[number] - 1)
-            for values, value in zip(columns.values(), (*row[:2], *place, *row[2:]), strict=True):
-                values.append(value)
-            if len(columns["line"]) >= 10_000:
-                batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
-                columns = {name: [] for name in SCAN_SCHEMA.names}
-    batches.append(pa.RecordBatch.from_pydict(columns, SCAN_SCHEMA))
+            rows.append((number, lines[number] - 1, *_scan_row(found, piece.path, deleted_field)))
+            if len(rows) >= 10_000:
+                batches.append(_scan_batch(rows))
+                rows = []
+    batches.append(_scan_batch(rows))
     metadata = {
         name: json.dumps(counts) for name, counts in {"lines": lines, "look": look.to_json(), **types}.items()
     }
     return pa.Table.from_batches(batches, SCAN_SCHEMA).replace_schema_metadata(metadata)
+
+
+def _scan_batch(rows: list[tuple[object, ...]]) -> pa.RecordBatch:
+    """Some rows as columns; a row begins with its place."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(SCAN_SCHEMA)
+    pieces, lines, ids, hashes, *rest = columns
+    arrays = [
+        pa.array(values, field.type)
+        for values, field in zip((ids, hashes, pieces, lines, *rest), SCAN_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCAN_SCHEMA)
 
 
 def _scan_row(found: Document | Sketch | Failure, path: str, deleted_field: str | None) -> tuple[object, ...]:

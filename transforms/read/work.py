@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -134,7 +134,9 @@ def _planned_document(
         columns = shape.column_values(found.source)
     except BadDocumentError as error:
         return Failure("read", found.id, *found.location, type(error).__name__, str(error))
-    return replace(found, columns=columns, previous=previous)
+    return Document(
+        found.id, found.source, found.content_hash, found.location, columns, previous, found.brought
+    )
 
 
 class Extraction:

@@ -73,7 +73,7 @@ def checked_id(value: Any, field: str) -> str:
     Raises:
         BadDocumentError: it is missing, empty, too long, or no string or number.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         what = "is missing" if value is None else f"is a {type(value).__name__}, not a string or number"
         raise BadDocumentError(f"the id field [{field}] {what}")
     document_id = str(value)
