@@ -1,5 +1,6 @@
 """The data model, in the order it flows: Split, Document, ChunkedDocument with its embeddings; Failure beside them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -196,13 +197,35 @@ class EmbeddedField:
 
     Attributes:
         chunks: the chunks.
-        embeddings: one row for each chunk.
+        batch: embeddings of the chunks, and of others that were embedded together with them.
         reused: how many of the rows come from the document's previous row instead of the model.
+        first: row of `batch` that belongs to the first chunk; those of the others follow.
     """
 
     chunks: tuple[Chunk, ...]
-    embeddings: Embeddings | None
+    batch: Embeddings | None
     reused: int = 0
+    first: int = 0
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """One row for each chunk."""
+        return None if self.batch is None else self.batch.slice(self.first, self.first + len(self.chunks))
+
+
+def joined_embeddings(fields: Iterable[EmbeddedField]) -> list[Embeddings]:
+    """The embeddings of some fields in order, those that lie one after the other in a batch as one."""
+    joined: list[Embeddings] = []
+    batch, start, end = None, 0, 0
+    for one in fields:
+        if one.batch is None or not one.chunks:
+            continue
+        if one.batch is not batch or one.first != end:
+            if batch is not None:
+                joined.append(batch.slice(start, end))
+            batch, start, end = one.batch, one.first, one.first
+        end += len(one.chunks)
+    return joined if batch is None else [*joined, batch.slice(start, end)]
 
 
 @dataclass(frozen=True, slots=True)

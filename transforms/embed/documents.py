@@ -5,6 +5,7 @@ by tokens. While one batch is computed, the next documents are read and chunked.
 one document is to blame, and only that document becomes a Failure.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
@@ -22,12 +22,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, OnBatch, SparseEmbeddings
 from models.errors import ModelLoadError, TransientError
 from models.model import Model
+from transforms import collector
 from transforms.batches import ChunkedBatch
-from transforms.embed.merge import merge_chunks
+from transforms.embed.merge import MAX_CHUNKS, merge_chunks
 from transforms.embed.reuse import PreviousRows, ReusableChunks
 from transforms.handover.progress import CallProgress, ProgressFile, RunStopped
 from transforms.handover.retries import write_retries
-from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, EmbeddedField, Failure
+from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, EmbeddedField, Failure, joined_embeddings
 
 FLUSH_CHARACTERS = 256 * 1024
 """Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
@@ -44,7 +45,7 @@ FLUSH_DOCUMENTS = 4_096
 """Documents to collect at most, so that a run that reuses most vectors keeps its memory flat."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
     """A document that waits for its embeddings.
 
@@ -52,23 +53,17 @@ class Pending:
         document: the document.
         chunks: its chunks in the field.
         reusable: embeddings of its previous row, and which chunk each belongs to.
+        texts: of the chunks that only the model can embed.
     """
 
     document: ChunkedDocument
     chunks: tuple[Chunk, ...]
     reusable: ReusableChunks | None
+    texts: list[str] = dataclasses.field(init=False)
 
-    @property
-    def new(self) -> int:
-        """How many chunks only the model can embed."""
-        return len(self.chunks) - (len(self.reusable.rows) if self.reusable is not None else 0)
-
-    def new_texts(self) -> list[str]:
-        """Their texts."""
-        if self.reusable is None:
-            return [chunk.model_input for chunk in self.chunks]
-        known = self.reusable.rows
-        return [chunk.model_input for index, chunk in enumerate(self.chunks) if index not in known]
+    def __post_init__(self) -> None:
+        known = self.reusable.rows if self.reusable is not None else ()
+        self.texts = [chunk.model_input for index, chunk in enumerate(self.chunks) if index not in known]
 
 
 def embed_documents(
@@ -88,7 +83,7 @@ def embed_documents(
     Raises:
         ModelLoadError: the model cannot be used at all.
     """
-    texts = [text for one in pending for text in one.new_texts()]
+    texts = [text for one in pending for text in one.texts]
     try:
         embeddings = embedder.embed(texts, "ingest", on_batch) if texts else None
         if embeddings is not None and len(embeddings) != len(texts):
@@ -108,32 +103,40 @@ def embed_documents(
 def _put_back(
     field: str, pending: Sequence[Pending], embeddings: Embeddings | None
 ) -> Iterator[ChunkedDocument | Failure]:
-    start = 0
+    first = 0
     for one in pending:
-        end = start + one.new
-        new = embeddings.slice(start, end) if embeddings is not None and end > start else None
-        start = end
         document = one.document
-        embedded = {**document.embedded, field: _embedded_field(one, new)}
+        embedded = {**document.embedded, field: _embedded_field(one, embeddings, first)}
+        first += len(one.texts)
         yield ChunkedDocument(document.document, document.chunks, embedded)
 
 
-def _embedded_field(one: Pending, new: Embeddings | None) -> EmbeddedField:
-    """Join new and reused embeddings in the order of the chunks, and fold what is over Elastic's limit."""
+def _embedded_field(one: Pending, batch: Embeddings | None, first: int) -> EmbeddedField:
+    """Join new and reused embeddings in the order of the chunks, and fold what is over Elastic's limit.
+
+    Args:
+        one: the document.
+        batch: the new embeddings of all documents.
+        first: row of them that belongs to the document's first new chunk.
+    """
     if not one.chunks:
         return EmbeddedField((), None)
-    if one.reusable is None or not one.reusable.rows:
+    rows = one.reusable.rows if one.reusable is not None else {}
+    if not rows and len(one.chunks) <= MAX_CHUNKS:
+        # Nearly always: its rows stay where they are.
+        return EmbeddedField(one.chunks, batch, first=first)
+    new = batch.slice(first, first + len(one.texts)) if batch is not None and one.texts else None
+    if not rows:
         assert new is not None
-        chunks, embeddings = merge_chunks(one.chunks, new)
-        return EmbeddedField(tuple(chunks), embeddings)
-    rows = one.reusable.rows
+        return EmbeddedField(*merge_chunks(one.chunks, new))
+    assert one.reusable is not None
     joined = _concat(new, one.reusable.embeddings)
     count_new = len(joined) - len(one.reusable.embeddings)
     # New rows stand before the reused ones; a chunk takes the next new one or the one that is known to be its own.
     fresh = iter(range(count_new))
     order = [count_new + rows[index] if index in rows else next(fresh) for index in range(len(one.chunks))]
     chunks, embeddings = merge_chunks(one.chunks, joined.take(order))
-    return EmbeddedField(tuple(chunks), embeddings, reused=len(rows))
+    return EmbeddedField(chunks, embeddings, reused=len(rows))
 
 
 def _concat(new: Embeddings | None, old: Embeddings) -> Embeddings:
@@ -225,6 +228,7 @@ class EmbedField(beam.DoFn):
     def setup(self) -> None:
         """Load the model."""
         self._embedder: Embedder = self.shared.acquire(self._load)
+        collector.hold_back()
         on_gpu = self._embedder.device.startswith("cuda")
         self._most_characters = FLUSH_CHARACTERS * (16 if on_gpu else 1)
         self._flush_characters: float = FIRST_CHARACTERS
@@ -256,7 +260,7 @@ class EmbedField(beam.DoFn):
             )
             one = Pending(document, chunks, reusable)
             self._pending.append(one)
-            self._characters += sum(map(len, one.new_texts()))
+            self._characters += sum(map(len, one.texts))
             if self._characters >= self._flush_characters or len(self._pending) >= FLUSH_DOCUMENTS:
                 yield from self._submit()
 
@@ -276,6 +280,7 @@ class EmbedField(beam.DoFn):
         """Let go of the model; the last stage of the process that does so frees it."""
         self._executor.shutdown()
         del self._embedder
+        collector.let_go()
 
     def _leave_retries(self) -> None:
         """Say how often a service had to be asked again; stages that share a model share its count."""
@@ -303,7 +308,7 @@ class EmbedField(beam.DoFn):
 
     def _embed(self, pending: list[Pending], characters: int) -> list[ChunkedDocument | Failure]:
         """Call the model, count its batches, and learn how much text it takes in the time that a call may last."""
-        texts = sum(one.new for one in pending)
+        texts = sum(len(one.texts) for one in pending)
         reused = sum(len(one.chunks) for one in pending) - texts
         call = CallProgress(self._progress, len(pending) * self.share, texts, reused)
         begun = time.monotonic()
@@ -318,5 +323,4 @@ class EmbedField(beam.DoFn):
         """Count documents; runners that do not share the run's folder show progress by these."""
         self.documents_embedded.inc(len(fields))
         self.chunks_embedded.inc(sum(len(field.chunks) for field in fields))
-        tokens = [field.embeddings.tokens for field in fields if field.embeddings is not None]
-        self.tokens_embedded.inc(int(np.concatenate(tokens).sum()) if tokens else 0)
+        self.tokens_embedded.inc(sum(int(part.tokens.sum()) for part in joined_embeddings(fields)))

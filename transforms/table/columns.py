@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.embeddings import DenseEmbeddings, Embeddings, SparseEmbeddings
-from transforms.records import EmbeddedField
+from transforms.records import Chunk, EmbeddedField, joined_embeddings
 from transforms.table.schema import ELEMENTS, SemanticColumn, semantic_type
 
 
@@ -89,16 +89,18 @@ def to_arrow(fields: Sequence[EmbeddedField], column: SemanticColumn) -> pa.Arra
     """One struct a document: the endpoint's id and the list of chunks; null where there is no text."""
     type_ = semantic_type(column.element)
     chunk_type = type_.field("chunks").type.value_type
-    chunks = [chunk for field in fields for chunk in field.chunks]
-    embeddings = [field.embeddings for field in fields if field.embeddings is not None and field.chunks]
+    # Each attribute of all chunks.
+    attributes = list(zip(*(chunk for field in fields for chunk in field.chunks), strict=True))
+    names, _, starts, ends, *_ = attributes or [()] * len(Chunk._fields)
+    embeddings = joined_embeddings(fields)
     truncated = (
         np.concatenate([part.is_truncated for part in embeddings]) if embeddings else np.zeros(0, bool)
     )
     values = pa.StructArray.from_arrays(
         [
-            pa.array([chunk.source_field for chunk in chunks], pa.string()),
-            pa.array([chunk.start_offset for chunk in chunks], pa.int32()),
-            pa.array([chunk.end_offset for chunk in chunks], pa.int32()),
+            pa.array(names, pa.string()),
+            pa.array(starts, pa.int32()),
+            pa.array(ends, pa.int32()),
             pa.array(truncated, pa.bool_()),
             _embedding_array(embeddings, column.element),
         ],
@@ -107,7 +109,7 @@ def to_arrow(fields: Sequence[EmbeddedField], column: SemanticColumn) -> pa.Arra
     # Lists of chunks are one array of all chunks, and where each document's begin; a null stands for no text.
     lengths = np.array([len(field.chunks) for field in fields], np.int32)
     lists = pa.ListArray.from_arrays(pa.array(_offsets(lengths)), values).cast(type_.field("chunks").type)
-    ids = pa.array([column.inference_id] * len(fields), pa.string())
+    ids = pa.repeat(pa.scalar(column.inference_id, pa.string()), len(fields))
     return pa.StructArray.from_arrays([ids, lists], fields=list(type_), mask=pa.array(lengths == 0))
 
 

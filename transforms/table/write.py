@@ -12,18 +12,17 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.embeddings import DenseEmbeddings, Embeddings
+from models.embeddings import DenseEmbeddings
 from transforms import exact_json
 from transforms.batches import ChunkedBatch
 from transforms.chunk.boundaries import count_words_of
 from transforms.lengths import Histogram, histogram
-from transforms.records import ChunkedDocument, PartFile
+from transforms.records import ChunkedDocument, EmbeddedField, PartFile, joined_embeddings
 from transforms.table.columns import to_arrow
 from transforms.table.parts import write_part
 from transforms.table.schema import TableLayout
@@ -37,11 +36,11 @@ def build_table(
     rows = [document.document for document in documents]
     columns: list[Any] = [
         pa.array([row.id for row in rows], pa.string()),
-        pa.array([exact_json.dumps(row.source).decode() for row in rows], pa.string()),
+        pa.array([exact_json.dumps(row.source) for row in rows], pa.string()),
         pa.array([row.content_hash for row in rows], pa.string()),
-        pa.array([layout.fingerprint] * len(rows), pa.string()),
-        pa.array([run_id] * len(rows), pa.string()),
-        pa.array([ingested_at] * len(rows), schema.field("ingested_at").type),
+        pa.repeat(pa.scalar(layout.fingerprint, pa.string()), len(rows)),
+        pa.repeat(pa.scalar(run_id, pa.string()), len(rows)),
+        pa.repeat(pa.scalar(ingested_at, schema.field("ingested_at").type), len(rows)),
     ]
     columns += [
         pa.array([row.columns.get(name) for row in rows], schema.field(name).type) for name in layout.plain
@@ -56,34 +55,32 @@ def build_table(
 def count_work(documents: Sequence[ChunkedDocument]) -> dict[str, int]:
     """Sum up what was done for these documents."""
     counts = dict.fromkeys(("chunks", "embedded", "reused", "tokens", "truncated", "merged"), 0)
-    embeddings: list[Embeddings] = []
-    for document in documents:
-        for name, field in document.embedded.items():
-            if field.embeddings is None:
-                continue
-            made = len(document.chunks[name])
-            counts["chunks"] += len(field.chunks)
-            counts["embedded"] += made - field.reused
-            counts["reused"] += field.reused
-            counts["merged"] += int(made > len(field.chunks))
-            embeddings.append(field.embeddings)
-    if embeddings:
-        counts["tokens"] = int(np.concatenate([one.tokens for one in embeddings]).sum(dtype=np.int64))
-        counts["truncated"] = int(np.concatenate([one.is_truncated for one in embeddings]).sum())
+    for name, fields in _by_name(documents).items():
+        made = [len(document.chunks[name]) for document in documents]
+        stored, reused = [len(field.chunks) for field in fields], sum(field.reused for field in fields)
+        counts["chunks"] += sum(stored)
+        counts["embedded"] += sum(made) - reused
+        counts["reused"] += reused
+        counts["merged"] += sum(before > after for before, after in zip(made, stored, strict=True))
+        for part in joined_embeddings(fields):
+            counts["tokens"] += int(part.tokens.sum(dtype=np.int64))
+            counts["truncated"] += int(part.is_truncated.sum())
     return counts
+
+
+def _by_name(documents: Sequence[ChunkedDocument]) -> dict[str, list[EmbeddedField]]:
+    """Each semantic field of the documents, all of which have the same ones."""
+    names = documents[0].embedded if documents else ()
+    return {name: [document.embedded[name] for document in documents] for name in names}
 
 
 def token_lengths(documents: Sequence[ChunkedDocument]) -> dict[str, Histogram]:
     """Tokens a chunk by field, of the chunks that the model has seen in this run."""
-    seen: dict[str, list[npt.NDArray[np.int32]]] = {}
-    for document in documents:
-        for name, field in document.embedded.items():
-            if field.embeddings is not None:
-                seen.setdefault(name, []).append(field.embeddings.tokens)
     histograms = {}
-    for name, tokens in seen.items():
-        counts = np.concatenate(tokens)
-        histograms[name] = histogram(counts[counts > 0].tolist())
+    for name, fields in _by_name(documents).items():
+        if parts := joined_embeddings(fields):
+            counts = np.concatenate([part.tokens for part in parts])
+            histograms[name] = histogram(counts[counts > 0].tolist())
     return histograms
 
 
@@ -215,9 +212,10 @@ def _memory(document: ChunkedDocument) -> int:
     """Roughly the bytes that a buffered document takes."""
     size = 500
     for field in document.embedded.values():
-        size += sum(len(chunk.text) for chunk in field.chunks)
-        if isinstance(field.embeddings, DenseEmbeddings):
-            size += field.embeddings.values.nbytes
-        elif field.embeddings is not None:
-            size += field.embeddings.weights.nbytes * 4
+        count, batch = len(field.chunks), field.batch
+        size += sum([len(chunk.text) for chunk in field.chunks])
+        if isinstance(batch, DenseEmbeddings):
+            size += count * batch.values.nbytes // len(batch)
+        elif batch is not None:
+            size += int(batch.indptr[field.first + count] - batch.indptr[field.first]) * 16
     return size
