@@ -102,15 +102,19 @@ def _find_words(texts: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.int64], _
     is_ascii = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
     for places in (np.flatnonzero(is_ascii), np.flatnonzero(~is_ascii)):
         if len(places):
-            yield places, _words_of([texts[place].lower() for place in places.tolist()])
+            yield places, _words_of([texts[place] for place in places.tolist()])
 
 
 def _words_of(texts: Sequence[str]) -> _Words:
     joined = "\n".join(texts)
-    letters = joined.encode("utf-8", "surrogatepass")
     if joined.isascii():
+        letters = joined.encode("ascii").lower()
         kinds = np.frombuffer(letters.translate(_kinds()[:256].tobytes()), np.uint8)
     else:
+        # Some characters are two in lower case.
+        texts = [text.lower() for text in texts]
+        joined = "\n".join(texts)
+        letters = joined.encode("utf-8", "surrogatepass")
         kinds = _kinds()[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
     # Where characters of words begin and cease, by turns; and those that stand alone, a word each.
     edges = np.flatnonzero(np.diff(kinds == _WORD, prepend=False, append=False))

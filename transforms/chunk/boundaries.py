@@ -55,12 +55,11 @@ class Words:
         It starts at the last boundary before the region, and so counts the token that ends there and the one
         that ends at the start of the region as well. The sizes of real chunks depend on it.
         """
-        # One boundary early: the token behind it ends at the start of the region, and is counted.
-        first = np.maximum(np.searchsorted(self.offsets, starts, "left") - 1, 0)
-        last = np.searchsorted(self.offsets, ends, "right") - 1
-        # `counts` holds running sums: those up to `last`, less those before `first`.
-        before = np.where(first > 0, self.counts[np.maximum(first - 1, 0)], 0)
-        result: Counts = self.counts[last] - before
+        # One boundary early: the token behind it ends at the start of the region, and is counted. So `counts`, which
+        # holds running sums and begins with 0, is looked up two boundaries before the start.
+        before = np.maximum(self.offsets.searchsorted(starts, "left") - 2, 0)
+        last = self.offsets.searchsorted(ends, "right") - 1
+        result: Counts = self.counts[last] - self.counts[before]
         return result
 
     def skip(self, start: int, words: int) -> int:

@@ -61,9 +61,9 @@ def chunk_documents(
     chunks: list[list[Chunk]] = [[] for _ in documents]
     spans = spans_of([value.text for value in values], field.chunking, count_tokens)
     for (document, name, number, base, text), found in zip(values, spans, strict=True):
-        chunks[document] += [
-            Chunk(name, number, base + start, base + end, text.slice(start, end)) for start, end in found
-        ]
+        into, cut = chunks[document], text.slice
+        for start, end in found:
+            into.append(Chunk(name, number, base + start, base + end, cut(start, end)))
     if field.context is not None:
         chunks = [
             _with_context(document, field.context, found)

@@ -194,7 +194,8 @@ def _sentence_spans(
     """
     ends = find_sentences(text, language)
     # A sentence starts where the one before it ends; without any sentence there is no start either.
-    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1]
     counts = words.count(starts, ends).tolist()
     spans: list[Span] = []
     chunk_start = chunk_end = chunk_words = 0

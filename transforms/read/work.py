@@ -44,7 +44,7 @@ def work_path(folder: str, index: int) -> str:
     return files.join(folder, f"work-{index:06d}.parquet")
 
 
-BATCH_DOCUMENTS = 64
+BATCH_DOCUMENTS = 256
 """Documents that travel together at most."""
 
 BATCH_CHARACTERS = 1 << 18

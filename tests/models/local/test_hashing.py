@@ -1,12 +1,16 @@
+import re
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.checkpoints import local_endpoint
 
 from models.endpoints.endpoint import Endpoint
-from models.local.hashing import HashingEmbedder, bucket_names
+from models.local.hashing import _CJK, HashingEmbedder, _find_words, _hashes, bucket_names
 from models.local.model import local_model
 
 TEXTS = ["The cat sat on the mat.", "Quantum field theory", "", "cat cat cat", "東京は日本の首都"]
@@ -98,3 +102,15 @@ def test_what_changes_embeddings_changes_the_fingerprint(change: dict[str, objec
     assert plain.fingerprint == local_model(hashing("text_embedding")).fingerprint
     assert plain.fingerprint != local_model(hashing("text_embedding", **change)).fingerprint
     assert plain.fingerprint != local_model(hashing("sparse_embedding")).fingerprint
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]) | st.sampled_from("ab_É漢 \n.😀"), max_size=60)))
+def test_the_hash_of_a_word_is_made_of_its_checksum(texts):
+    expected = [
+        (zlib.crc32(word.encode()) * 0x9E3779B1) & 0xFFFFFFFF
+        for is_ascii in (True, False)
+        for text in texts
+        if text.isascii() is is_ascii
+        for word in re.findall(f"[{_CJK}]|[^\\W{_CJK}]+", text.lower())
+    ]
+    assert [one for _, words in _find_words(texts) for one in _hashes(words).tolist()] == expected

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from models.embeddings import DenseEmbeddings, SparseEmbeddings
 from transforms.plain_values import PlainField
 from transforms.read.columns import DocumentShape
-from transforms.records import Chunk, ChunkedDocument, Document, EmbeddedField, Location, PartRewrite
+from transforms.records import (
+    Chunk,
+    ChunkedDocument,
+    Document,
+    EmbeddedField,
+    Location,
+    PartRewrite,
+    joined_embeddings,
+)
 from transforms.table.parts import write_part
 from transforms.table.rewrite import RewritePart, align, drop_stale_embeddings
 from transforms.table.schema import SemanticColumn, TableLayout, semantic_type
@@ -127,3 +135,23 @@ def test_rows_of_an_older_mapping_get_new_columns_from_their_documents():
         (PlainField("new", "byte"), PlainField("other", "keyword")), lists=frozenset({"new"})
     )
     assert align(table, pa.schema(fields), shape).to_pylist() == [{"_id": "d0", "new": [5, 6], "dense": None}]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12))
+def test_neighbours_in_a_batch_are_joined_in_order(documents):
+    """Each document has some rows of the batch; some batches end behind it, and rows may be left out."""
+    batches, fields, wanted = [], [], []
+    start = 0
+    values = np.arange(64, dtype=np.float32)[:, None]
+    for number, (count, is_last) in enumerate(documents):
+        if not batches or is_last:
+            batches.append(DenseEmbeddings(values + 100 * number, np.zeros(64, bool), np.ones(64, np.int32)))
+            start = number % 2
+        pieces = tuple(Chunk("text", 0, place, place + 1, "x") for place in range(count))
+        fields.append(EmbeddedField(pieces, batches[-1] if count else None, first=start))
+        if count:
+            wanted += fields[-1].embeddings.values[:, 0].tolist()
+        start += count
+    joined = joined_embeddings(fields)
+    assert [value for part in joined for value in part.values[:, 0].tolist()] == wanted
+    assert len(joined) <= len(batches)
