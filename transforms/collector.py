@@ -1,8 +1,8 @@
-"""Memory while documents pass through: Python's garbage collector is held back, and the C library keeps its heap.
+"""Memory while documents pass: Python's garbage collector is held back, and the C library keeps its heap.
 
-The collector looks for cycles among all objects that are alive: modules, models, and the documents that wait to be written. These
-form no cycles, and what forms some is rare; at Python's usual pace the search takes a fifth of the time of a run whose
-model is fast.
+The collector looks for cycles among all objects that are alive: modules, models, and the documents that wait to be
+written. These form no cycles, and what forms some is rare; at Python's usual pace the search takes a fifth of the time
+of a run whose model is fast.
 
 The C library gives memory back to the system as soon as some of it lies free at the heap's end, and asks for it again
 for the next batch; the system then clears every page of it. With a larger margin it does so once.
