@@ -28,7 +28,7 @@ h1{{font-size:1.4rem}}h2{{font-size:1.1rem;margin:2rem 0 .5rem}}h3{{font-size:.9
 table{{border-collapse:collapse}}th{{color:var(--quiet)}}
 td,th{{padding:.3rem 1.2rem .3rem 0;border-bottom:1px solid var(--line);text-align:left;overflow-wrap:anywhere}}
 .n{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
-@media (max-width:640px){{
+@media (max-width:840px){{
 table.wide,table.wide tbody,table.wide tr,table.wide td{{display:block;border:0;padding:0;text-align:left}}
 table.wide tr{{border-bottom:1px solid var(--line);padding:.4rem 0}}table.wide tr:first-child{{display:none}}
 table.wide td:first-child{{font-weight:600}}

@@ -1,9 +1,7 @@
 """The page in a real browser: each place and each action, text from outside stays text, phones, axe's checks."""
 
 import json
-import os
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +9,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+from support.browser import PATIENCE, open_browser
 from support.paths import ROOT
 from support.small_run import SmallRun
 
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.browser
 
 AXE = ROOT / "build" / "clients" / "axe-core" / "node_modules" / "axe-core" / "axe.min.js"
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-PATIENCE = 30_000
 PLACES = (
     "#/search?q=hound",
     "#/search?q=hound&mode=bm25",
@@ -95,14 +93,8 @@ def served(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, or the browser that CHROMIUM names."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    assert found, "no chromium: `apt-get install chromium`, or set CHROMIUM to the browser's path"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        expect.set_options(timeout=PATIENCE)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
