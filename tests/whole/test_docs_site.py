@@ -50,6 +50,9 @@ def test_the_search_finds_concepts_and_names(site: Path) -> None:
     assert {f"reference/pipeline/#pipeline.api.{name}" for name in api.__all__} <= places
     assert "reference/transforms/#transforms.embed.documents.EmbedDocuments" in places
     assert "reference/models/#models.model.Model.load" in places
+    assert {
+        f"reference/commands/#semantic-ingest-{name}" for name in ("run", "init", "load-qdrant")
+    } <= places
 
 
 def test_every_config_of_the_gallery_stands_on_its_page(site: Path) -> None:
