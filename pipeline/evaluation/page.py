@@ -70,7 +70,7 @@ def report_html(evaluation: Evaluation, before: Evaluation | None = None) -> str
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Retrieval, table version {evaluation.table_version}</title><style>{_STYLE}</style>"
     )
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
 
 
 def _about(evaluation: Evaluation) -> str:
