@@ -15,6 +15,9 @@ _LONG, _HIGH = b"0" * 17, b"0e000"
 """The shapes of a number that a double may not hold, without signs: more than 15 digits and a point, or an exponent
 of three."""
 
+_EXACT = frozenset((str, int, bool, type(None)))
+"""Types that hold what was sent; an integer that is too long is parsed as a float."""
+
 _MAX_EXPONENT = 100_000
 
 
@@ -26,15 +29,18 @@ def loads(text: bytes | str) -> Any:
         ValueError: a number has an exponent beyond 100,000.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    # Most lines have no such number; to see that must cost less than to parse them.
-    shape = raw.translate(_SHAPE, _SIGNS)
-    if _LONG not in shape and _HIGH not in shape:
-        return orjson.loads(raw)
     try:
-        orjson.loads(raw)
+        found = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if "infinity" not in str(error):
             raise
+    else:
+        # Most documents are text and small numbers. To see that must cost less than to parse them.
+        if type(found) is dict and _EXACT.issuperset(map(type, found.values())):
+            return found
+        shape = raw.translate(_SHAPE, _SIGNS)
+        if _LONG not in shape and _HIGH not in shape:
+            return found
     return json.loads(
         raw.decode(), parse_int=exact_number, parse_float=exact_number, parse_constant=exact_number
     )

@@ -10,9 +10,10 @@ import torch
 from support.checkpoints import TEXTS, VOCABULARY, endpoint, make_masked_lm, without_special_tokens
 
 from models.embeddings import SparseEmbeddings
-from models.errors import ModelLoadError
+from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import native, torch_bert
 from models.local.model import local_model
+from models.local.sparse import SparseRows
 
 SPLADE = "splade-tiny"
 
@@ -183,6 +184,20 @@ def test_elser_is_not_run_without_the_opt_in(exported: Path) -> None:
     assert "tokenizer.json" in model.problems()[0]
     with pytest.raises(ModelLoadError):
         model.load("cpu")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_an_error(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = local_model(endpoint("sparse_embedding", SPLADE)).load("cpu")
+    compute = embedder._compute
+
+    def broken(batch):
+        indptr, token_ids, weights = compute(batch)
+        return SparseRows(indptr, token_ids, np.append(weights[:-1], np.float32(value)))
+
+    monkeypatch.setattr(embedder, "_compute", broken)
+    with pytest.raises(InferenceError, match="not finite"):
+        embedder.embed(TEXTS, "ingest")
 
 
 def test_no_texts_give_no_rows() -> None:
