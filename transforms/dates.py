@@ -13,6 +13,7 @@ from itertools import accumulate
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 DEFAULT_FORMATS = ("strict_date_optional_time", "epoch_millis")
+DEFAULT_NANOS_FORMATS = ("strict_date_optional_time_nanos", "epoch_millis")
 
 _SECOND = 10**9
 _LENGTHS = {
@@ -46,6 +47,12 @@ _OPTIONAL_TIME = (
     r"(?P<y>\d{4}|[-+]\d{4,9})(?:-(?P<M>\d{%s})(?:-(?P<d>\d{%s}))?)?"
     r"(?:T(?:(?P<H>\d{%s})(?::(?P<m>\d{%s})(?::(?P<s>\d{%s})(?:[.,](?P<S>\d{1,9}))?)?)?(?P<X>Z|[-+]\d{2}(?::?\d{2})?)?)?)?"
 )
+_OPTIONAL_WHOLE_TIME = (
+    r"(?P<y>\d{4}|[-+]\d{4,9})(?:-(?P<M>\d\d)(?:-(?P<d>\d\d)"
+    r"(?:T(?P<H>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:[.,](?P<S>\d{1,9}))?(?P<X>Z|[-+]\d{2}(?::?\d{2})?)?)?)?)?"
+)
+"""Of ``date_nanos``: a time is there with its seconds or not at all, as Elasticsearch 9.5 has it."""
+
 _LETTERS = {
     "y": {1: r"(?P<y>[-+]?\d+)", 2: r"(?P<yy>\d{2})", 4: r"(?P<y>\d{4}|[-+]\d{4,9})"},
     "u": {1: r"(?P<y>[-+]?\d+)", 2: r"(?P<yy>\d{2})", 4: r"(?P<y>\d{4}|[-+]\d{4,9})"},
@@ -116,7 +123,9 @@ def date_pattern(name: str) -> re.Pattern[str]:
         ValueError: it is no known name and no Java pattern that this program reads.
     """
     plain = name.removeprefix("strict_")
-    if plain in ("date_optional_time", "date_optional_time_nanos", "iso8601"):
+    if plain == "date_optional_time_nanos":
+        return re.compile(_OPTIONAL_WHOLE_TIME, re.ASCII)
+    if plain in ("date_optional_time", "iso8601"):
         width = "2" if name != plain or plain == "iso8601" else "1,2"
         return re.compile(_OPTIONAL_TIME % ((width,) * 5), re.ASCII)
     return re.compile(_java_pattern(_NAMED.get(plain, name)), re.ASCII)

@@ -11,7 +11,7 @@ from models.errors import InferenceError
 from pipeline.config.mapping_parameters import PARAMETERS, TOP_PARAMETERS
 from pipeline.errors import did_you_mean
 from transforms.chunk.context import SECTION, ContextTemplate
-from transforms.dates import DEFAULT_FORMATS, date_pattern
+from transforms.dates import DEFAULT_FORMATS, DEFAULT_NANOS_FORMATS, date_pattern
 from transforms.index.tantivy_schema import text_analyzer
 from transforms.plain_values import COLUMN_TYPES, TEXT_TYPES, PlainField
 
@@ -190,7 +190,8 @@ class Property(BaseModel):
 
     def plain(self, name: str, sources: tuple[str, ...]) -> PlainField:
         """The field as one that has a column or a filter."""
-        formats = tuple(self.format.split("||")) if self.format else DEFAULT_FORMATS
+        default = DEFAULT_NANOS_FORMATS if self.type == "date_nanos" else DEFAULT_FORMATS
+        formats = tuple(self.format.split("||")) if self.format else default
         return PlainField(
             name,
             self.type,

@@ -90,8 +90,11 @@ def _bool(index: SearchIndex, body: Filter) -> Bools:
         result &= ~mask
     should = masks("should")
     # As in Elasticsearch: beside other clauses, `should` only adds to a score, and a filter has none.
-    least = _least(body.get("minimum_should_match", 1 if should and not required else 0), len(should))
-    result &= np.sum(should, axis=0, initial=0) >= least if should else least == 0
+    least = _least(body.get("minimum_should_match", 0), len(should))
+    if should:
+        result &= np.sum(should, axis=0) >= (least if required else max(least, 1))
+    elif required:
+        result &= least == 0  # as many as are asked for, and there are none
     return result
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.dates import DEFAULT_FORMATS, date_math, parse_date
+from transforms.dates import DEFAULT_FORMATS, DEFAULT_NANOS_FORMATS, date_math, parse_date
 
 SECOND = 10**9
 
@@ -32,6 +32,22 @@ def moment(text: str) -> int:
 def test_a_date_stands_for_all_of_its_smallest_part(text, formats, first, after):
     found = parse_date(text, formats)
     assert (found.first, found.last) == (moment(first), moment(after) - 1)
+
+
+def test_nanoseconds_have_a_time_with_seconds_or_none():
+    formats = DEFAULT_NANOS_FORMATS
+    for text in (
+        "2020",
+        "2020-02",
+        "2020-02-29",
+        "2020-02-29T10:30:15",
+        "2020-02-29T10:30:15.1Z",
+        "1580000000000",
+    ):
+        parse_date(text, formats)
+    for text in ("2020-02-29T", "2020-02-29T10", "2020-02-29T10:30", "2020-02-29T10:30Z"):
+        with pytest.raises(ValueError, match="is no date of the format"):
+            parse_date(text, formats)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))

@@ -165,7 +165,7 @@ def test_a_run_accounts_for_every_document(tmp_path, name):
             job.config["mappings"]["properties"]["n"] = {"type": "keyword"}
         assert job.run("--set", "failures.max_ratio=1", "--allow-mass-delete", format=format_) == 0
         counts, rows = job.summary["documents"], job.rows()
-        failures = Path(job.summary["failures_path"] or "/dev/null").read_text().splitlines()
+        failures = failures_of(job)
         split = read_again(folder, format_)
         documents = counts["added"] + counts["changed"] + counts["unchanged"]
         assert len(failures) == counts["failed"]
@@ -174,6 +174,11 @@ def test_a_run_accounts_for_every_document(tmp_path, name):
         assert set(rows) >= ids if failures else True
         ids = set(rows)
     assert job.run(command="verify") == 0
+
+
+def failures_of(job: Job) -> list[str]:
+    """The lines of a run's failure report."""
+    return Path(job.summary["failures_path"] or "/dev/null").read_text().splitlines()
 
 
 def renamed(rows: list[dict[str, Any]], file: int) -> list[dict[str, Any]]:
@@ -220,3 +225,24 @@ def test_rows_of_a_database_are_accounted_for(tmp_path_factory, rows):
     deleted = len(rows) + 1 - counts["failed"] - counts["duplicates"] - len(job.rows())
     assert 0 <= deleted <= sum(gone in (1, "true") for _, _, gone in rows)
     assert counts["added"] == len(job.rows())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_table_as_a_source_is_accounted_for(tmp_path, capsys, seed):
+    """Damage of a part file costs the rest of it, or stops the run; damage of its embeddings costs nothing."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "in.jsonl").write_bytes(jsonl([fields(number) for number in range(DOCUMENTS)]))
+    made = Job(tmp_path / "made", tmp_path / "made" / "in.jsonl")
+    made.config["table"]["part_rows"] = 10
+    assert made.run() == 0
+    damaged = sorted((made.out / "table").glob("part-*.parquet"))[seed % 3]
+    damaged.write_bytes(mutated(damaged.read_bytes(), random.Random(seed)) if seed else damaged.read_bytes())
+    job = Job(tmp_path, made.out / "table")
+    if job.run("--set", "failures.max_ratio=1", format="table"):
+        assert seed
+        assert f"the part file {damaged.name} is damaged" in capsys.readouterr().err
+        return
+    lost = [json.loads(line)["stands_for"] for line in failures_of(job)]
+    assert set(lost) <= ({"rest of the file"} if seed else set())
+    assert len(job.rows()) == job.summary["documents"]["added"]
+    assert DOCUMENTS - 10 * len(lost) <= len(job.rows()) <= DOCUMENTS - bool(lost)
