@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +28,24 @@ def chunk_texts(column: ChunkColumn, sources: Sequence[Mapping[str, Any]]) -> tu
         column: a semantic column.
         sources: ``_source`` of each row.
     """
+    rows, fields = column.rows, column.field("source_field")
+    first, last = (column.field(name).to_pylist() for name in ("start_offset", "end_offset"))
     texts: list[str] = []
-    count = int(column.lengths.sum())
-    starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
-    whole: dict[tuple[int, str], Utf16Text] = {}
-    for at, (row, (name, start, end)) in enumerate(zip(column.rows.tolist(), column.places(), strict=True)):
-        text = whole.get((row, name))
-        if text is None:
-            text = whole[row, name] = Utf16Text(joined_values(sources[row], name))
-        first, last = text.position(start), text.position(end)
-        starts[at], ends[at] = first, last
-        texts.append(text.text[first:last])
-    return texts, starts, ends
+    for start, end in itertools.pairwise(_runs(rows, fields)):
+        text = Utf16Text(joined_values(sources[rows[start]], fields[start].as_py()))
+        if text.length != len(text.text):
+            for at in range(start, end):
+                first[at], last[at] = text.position(first[at]), text.position(last[at])
+        whole = text.text
+        texts += [whole[one:other] for one, other in zip(first[start:end], last[start:end], strict=True)]
+    return texts, np.array(first, np.int64), np.array(last, np.int64)
+
+
+def _runs(rows: Ints, fields: pa.Array) -> list[int]:
+    """Where the chunks of one text begin, and where the last ones end."""
+    numbers = fields.dictionary_encode().indices.to_numpy()
+    changes = (np.diff(rows) != 0) | (np.diff(numbers) != 0)
+    return [*([0] if len(rows) else []), *(np.flatnonzero(changes) + 1).tolist(), len(rows)]
 
 
 class Vocabulary:
@@ -50,26 +57,40 @@ class Vocabulary:
 
     def __init__(self, tokens: Sequence[str] = ()) -> None:
         self.tokens = list(tokens)
-        self._numbers = {token: number for number, token in enumerate(self.tokens)}
+        # A token that is looked up for the first time gets the next number.
+        self._numbers: defaultdict[str, int] = defaultdict(itertools.count(len(self.tokens)).__next__)
+        self._numbers.update(zip(self.tokens, itertools.count(), strict=False))
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def numbers(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """The numbers of some tokens; a new token gets the next one."""
-        numbers = self._numbers
-        fresh = list(dict.fromkeys(token for token in tokens if token not in numbers))
-        numbers.update(zip(fresh, itertools.count(len(numbers)), strict=False))
-        self.tokens += fresh
-        return np.fromiter(map(numbers.__getitem__, tokens), np.int32, len(tokens))
+        numbers = np.fromiter(map(self._numbers.__getitem__, tokens), np.int32, len(tokens))
+        fresh = itertools.islice(reversed(self._numbers), len(self._numbers) - len(self.tokens))
+        self.tokens += [*fresh][::-1]
+        return numbers
 
 
-def chunk_id(document_id: str, field: str, position: int) -> str:
-    """The id of a chunk: always the same for the same place, and a UUID, since some engines take nothing else."""
-    place = f"{document_id}\0{field}\0{position}".encode("utf-8", "surrogatepass")
-    digits = hashlib.blake2b(place, digest_size=16).hexdigest()
-    # Version 8 of RFC 9562: made by a rule of our own.
-    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-b{digits[17:20]}-{digits[20:]}"
+def chunk_ids(document_ids: Sequence[str], field: str, positions: Sequence[int]) -> pa.Array:
+    """The ids of chunks: always the same for the same place, and UUIDs, since some engines take nothing else.
+
+    Args:
+        document_ids: the document of each chunk.
+        field: the semantic field.
+        positions: the position of each chunk in its document.
+    """
+    ends = [f"\0{field}\0{position}" for position in range(max(positions, default=-1) + 1)]
+    digests = b"".join(
+        hashlib.blake2b((id_ + ends[position]).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        for id_, position in zip(document_ids, positions, strict=True)
+    )
+    digits = np.frombuffer(digests.hex().encode(), np.uint8).reshape(-1, 32)
+    # Groups of 8, 4, 4, 4 and 12 digits; two of them say that it is version 8 of RFC 9562, made by a rule of our own.
+    ids = np.insert(digits, (8, 12, 16, 20), ord("-"), axis=1)
+    ids[:, 14], ids[:, 19] = ord("8"), ord("b")
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * 36
+    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(ids)))
 
 
 @dataclass(frozen=True)
@@ -197,21 +218,20 @@ def part_chunks(
 def _batch(table: pa.Table, schema: ChunkSchema, vocabulary: Vocabulary) -> pa.RecordBatch:
     column = ChunkColumn.of(table[schema.field])
     sources = [orjson.loads(source) for source in table["_source"].to_pylist()]
-    ids, rows = table["_id"].to_pylist(), column.rows
     texts, first, last = chunk_texts(column, sources)
-    places = zip(rows.tolist(), column.positions.tolist(), strict=True)
     arrow = schema.to_arrow()
-    parents = pa.array(rows)
+    parents = pa.array(column.rows)
     repeated = ["_id", *(name for name in schema.plain if name in table.column_names)]
+    plain = {name: table[name].combine_chunks().take(parents) for name in repeated}
     columns: dict[str, Any] = {
-        "chunk_id": [chunk_id(ids[row], schema.field, position) for row, position in places],
+        "chunk_id": chunk_ids(plain["_id"].to_pylist(), schema.field, column.positions.tolist()),
         "field": [schema.field] * len(texts),
         **{name: column.field(name) for name in ("source_field", "start_offset", "end_offset")},
         "start_code_point": first,
         "end_code_point": last,
         "text": texts,
         **_embedding_columns(column, arrow, vocabulary),
-        **{name: table[name].combine_chunks().take(parents) for name in repeated},
+        **plain,
     }
     arrays = [_array(columns.get(one.name), one.type, len(texts)) for one in arrow]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow)

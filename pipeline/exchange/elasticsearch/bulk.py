@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.elasticsearch.forms import DocumentForm, documents
+from pipeline.exchange.elasticsearch.forms import DocumentForm, documents, dump
 from pipeline.exchange.rows import TableRows
 from transforms import files
 
@@ -67,10 +67,10 @@ def bodies(rows: TableRows, part: str, form: DocumentForm, max_bytes: int = MAX_
 def _entries(rows: TableRows, part: str, form: DocumentForm) -> Iterator[tuple[str, tuple[bytes, ...]]]:
     if part == DELETIONS:
         for id_ in rows.deleted:
-            yield id_, (orjson.dumps({"delete": {"_id": id_}}),)
+            yield id_, (dump({"delete": {"_id": id_}}),)
         return
     for id_, document in documents(rows, part, form):
-        yield id_, (orjson.dumps({"index": {"_id": id_}}), document)
+        yield id_, (dump({"index": {"_id": id_}}), document)
 
 
 def all_parts(rows: TableRows) -> list[str]:

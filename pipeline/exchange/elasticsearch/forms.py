@@ -27,6 +27,12 @@ Vectors = Literal["array", "base64", "bfloat16"]
 _JSON = orjson.OPT_SERIALIZE_NUMPY
 
 
+def dump(value: Any) -> bytes:
+    """A value as JSON, in as many bytes as that takes."""
+    # orjson's own answer keeps the 32 KiB and more that it was written into; a body holds thousands of them.
+    return memoryview(orjson.dumps(value, option=_JSON)).tobytes()
+
+
 @dataclass(frozen=True)
 class DocumentForm:
     """How documents are written.
@@ -113,7 +119,7 @@ def _weights(embeddings: SparseEmbeddings) -> list[orjson.Fragment]:
         weights = embeddings.weights[first:last]
         order = np.argsort(-weights, kind="stable")
         pairs = dict(zip(tokens[first:last][order].tolist(), weights[order], strict=True))
-        found.append(orjson.Fragment(orjson.dumps(pairs, option=_JSON)))
+        found.append(orjson.Fragment(dump(pairs)))
     return found
 
 
@@ -248,7 +254,7 @@ def _with(source: str, extra: Mapping[str, Any]) -> bytes:
     text = source.encode("utf-8", "surrogatepass")
     if b'"_' in text:
         document = orjson.loads(text)
-        return orjson.dumps({**_without_metadata(document), **extra}, option=_JSON)
+        return dump({**_without_metadata(document), **extra})
     if not extra:
         return text
     added = orjson.dumps(extra, option=_JSON)
@@ -256,7 +262,7 @@ def _with(source: str, extra: Mapping[str, Any]) -> bytes:
 
 
 def _dump(document: dict[str, Any]) -> bytes:
-    return orjson.dumps(_without_metadata(document), option=_JSON)
+    return dump(_without_metadata(document))
 
 
 _METADATA = {

@@ -11,7 +11,7 @@ from support.small_run import SmallRun
 
 from pipeline.__main__ import main
 from pipeline.api.loaded_table import load_table
-from pipeline.exchange.chunks import Vocabulary
+from pipeline.exchange.chunks import Vocabulary, chunk_ids
 
 TEXTS = ["Plain words. And more of them.", "One 😀 two 🦊🦊 three. Four!", "𝒯hird 😀.", "Last one."]
 
@@ -152,3 +152,14 @@ def test_a_vocabulary_only_grows() -> None:
     vocabulary = Vocabulary(["a"])
     assert vocabulary.numbers(["b", "a", "b", "c"]).tolist() == [1, 0, 1, 2]
     assert vocabulary.tokens == ["a", "b", "c"]
+
+
+def test_the_id_of_a_place_never_changes() -> None:
+    found = chunk_ids(["d1", "ü🦊", "d1"], "meta.body", [0, 12, 1])
+    found.validate(full=True)
+    assert found.to_pylist() == [
+        "64fd35a7-f390-804b-b0bd-542262334b3a",
+        "add1b1b2-7a92-84cf-b4c3-4b992e1b433e",
+        "951d6ea3-5a6e-83bd-b9b5-c0a54e6b99cc",
+    ]
+    assert chunk_ids([], "meta.body", []).to_pylist() == []

@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from support.semantic_text_rules import (
 from support.small_run import SmallRun
 
 from pipeline.__main__ import main
+from pipeline.exchange.elasticsearch.forms import dump
 from transforms.field_values import field_values
 
 GERMAN = [
@@ -380,3 +382,11 @@ def test_a_nights_export_is_a_nights_changes(tmp_path: Path) -> None:
     assert {one["index"]["_id"] for one in actions if "index" in one} == {
         f"d{number}" for number in range(1, 11)
     }
+
+
+def test_what_is_kept_takes_no_more_memory_than_its_bytes() -> None:
+    tracemalloc.start()
+    kept = [dump({"token": float(number)}) for number in range(1000)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10 * sum(map(len, kept))
