@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -62,6 +63,19 @@ def error_answer(request: Request, error: InferenceError) -> Response:
     return as_json(request, body, error.status, headers)
 
 
+def failed(request: Request, error: Exception) -> Response:
+    """What is answered where a handler fails, or there is none."""
+    if not isinstance(error, HTTPException):
+        return error_answer(request, explained(error))
+    reason = error.detail
+    if error.status_code in (404, 405):
+        reason = f"no handler for [{request.method} {request.url.path}]"
+    kind = "illegal_argument_exception"
+    answer = error_answer(request, InferenceError(reason, status=error.status_code, type=kind))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 def _openai_error(error: InferenceError) -> dict[str, Any]:
     kind = _OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     code = {401: "invalid_api_key", 404: "model_not_found"}.get(error.status)
@@ -90,7 +104,8 @@ async def read_json(request: Request) -> Any:
     if kind and kind not in _BODY_TYPES:
         bad_request(f"Content-Type header [{kind}] is not supported", "media_type_header_exception", 406)
     try:
-        body = await asyncio.wait_for(_read(request), BODY_SECONDS)
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read(request)
     except TimeoutError:
         body = None
     if body is None:

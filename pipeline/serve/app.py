@@ -1,23 +1,19 @@
 """The web application: which path is answered by whom, and what becomes of errors."""
 
+import gc
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import InferenceError
-from pipeline.errors import PipelineError
-from pipeline.serve.answers import as_json, error_answer, explained
+from pipeline.serve.answers import as_json
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.inference import InferenceApi, cluster_info
 from pipeline.serve.metrics import Metrics
@@ -31,7 +27,7 @@ _PAGE = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg":
 """Ending of a file of the page -> its media type."""
 
 
-def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
+def create_app(corpus: Corpus, door: Door | None = None) -> ASGIApp:
     """Put the application together.
 
     Args:
@@ -44,7 +40,9 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
     page = _read_page()
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        # What has been imported stays; a collection of garbage need not go through it each time.
+        gc.freeze()
         yield
         await open_models.close()
         await rerankers.close()
@@ -78,13 +76,8 @@ def create_app(corpus: Corpus, door: Door | None = None) -> Starlette:
         *page_routes(corpus, open_models),
     ]
     public = {"/", "/health", *(f"/page/{name}" for name in page)}
-    middleware = [Middleware(Measured, metrics=metrics), Middleware(Guard, door=door, public=public)]
-    handlers: Mapping[Any, Callable[[Request, Exception], Any]] = {
-        HTTPException: _http_error,
-        InferenceError: _explained,
-        PipelineError: _explained,
-    }
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    # A router alone, and not `Starlette`, whose own layers around it would do again what the guard does.
+    return Measured(Guard(Router(routes, lifespan=lifespan), door, public), metrics)
 
 
 def _read_page() -> dict[str, tuple[bytes, str]]:
@@ -99,21 +92,6 @@ def _read_page() -> dict[str, tuple[bytes, str]]:
 
 def _page_file(content: bytes, kind: str) -> Response:
     return Response(content, media_type=kind, headers={"Vary": "Accept", "Cache-Control": "no-cache"})
-
-
-def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    reason = error.detail
-    if error.status_code in (404, 405):
-        reason = f"no handler for [{request.method} {request.url.path}]"
-    kind = "illegal_argument_exception"
-    answer = error_answer(request, InferenceError(reason, status=error.status_code, type=kind))
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-def _explained(request: Request, error: Exception) -> Response:
-    return error_answer(request, explained(error))
 
 
 class Measured:
@@ -150,5 +128,4 @@ class Measured:
             method = (
                 scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "DELETE") else "other"
             )
-            self._metrics.requests.labels(route, method, str(status)).inc()
-            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+            self._metrics.observe_request(route, method, status, time.perf_counter() - started)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from models.embeddings import DenseEmbeddings, Embedder, Embeddings, InputType, SparseEmbeddings
 from models.errors import InferenceError, ModelLoadError, TransientError
 
-GATHER_SECONDS = 0.003
+GATHER_SECONDS = 0.01
 """How long a request waits for company while the model is busy."""
 
 JOINED_CHARACTERS = 16 * 1024
@@ -126,9 +126,9 @@ class Batcher:
         self._waiting.extend(pieces)
         self._characters += characters
         self._start()
-        gathered = asyncio.gather(*(piece.answer for piece in pieces))
         try:
-            return _joined(await asyncio.wait_for(gathered, timeout))
+            async with asyncio.timeout(timeout):
+                return _joined([await piece.answer for piece in pieces])
         except TimeoutError:
             reason = f"Request timed out after [{timeout:g}s]"
         finally:
@@ -233,7 +233,7 @@ def embed_each(embedder: Embedder, pieces: Sequence[Piece]) -> list[Embeddings |
     start = 0
     for piece in pieces:
         end = start + len(piece.texts)
-        outcomes.append(embeddings.take(range(start, end)))
+        outcomes.append(embeddings.slice(start, end))
         start = end
     return outcomes
 

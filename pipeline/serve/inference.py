@@ -56,6 +56,7 @@ class InferenceApi:
         self._corpus = corpus
         self._open_models = open_models
         self._rerankers = rerankers
+        self._registry = Registry(corpus.endpoints)
 
     def routes(self) -> list[Route]:
         """The paths, the longer ones first."""
@@ -72,10 +73,6 @@ class InferenceApi:
         # before that.
         routes.sort(key=lambda route: (route.endpoint != self.infer, not route.path.endswith("_update")))
         return [*routes, Route("/_inference", self.get, methods=["GET"])]
-
-    @property
-    def _registry(self) -> Registry:
-        return Registry(self._corpus.endpoints)
 
     async def get(self, request: Request) -> Response:
         """One endpoint, those of a task, or all."""

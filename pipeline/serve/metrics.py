@@ -1,6 +1,7 @@
 """What `/metrics` tells Prometheus: requests by kind, batches by endpoint, what waits."""
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -31,19 +32,40 @@ class Metrics:
         self.batch_requests = histogram(
             "batch_requests", "Requests that shared a call.", _SIZES, "inference_id"
         )
+        # Kinds of requests are few, since none of their names is free.
+        self._of_kind = cache(self._find)
         self.open_models = Gauge(f"{PREFIX}_open_models", "Models in memory.", registry=self.registry)
         self.waiting = Gauge(
             f"{PREFIX}_waiting_requests", "Requests that wait for a model.", registry=self.registry
         )
 
+    def _find(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        return self.requests.labels(route, method, str(status)), self.request_seconds.labels(route)
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one request.
+
+        Args:
+            route: the function that answered.
+            method: the HTTP method.
+            status: of the answer.
+            seconds: time to the answer.
+        """
+        requests, request_seconds = self._of_kind(route, method, status)
+        requests.inc()
+        request_seconds.observe(seconds)
+
     def observe_batches(self, inference_id: str) -> Callable[[int, int, float], None]:
         """What a batcher calls after each batch: requests, texts, seconds."""
+        batches, of_texts = self.batches.labels(inference_id), self.texts.labels(inference_id)
+        batch_requests = self.batch_requests.labels(inference_id)
+        batch_seconds = self.batch_seconds.labels(inference_id)
 
         def observe(requests: int, texts: int, seconds: float) -> None:
-            self.batches.labels(inference_id).inc()
-            self.texts.labels(inference_id).inc(texts)
-            self.batch_requests.labels(inference_id).observe(requests)
-            self.batch_seconds.labels(inference_id).observe(seconds)
+            batches.inc()
+            of_texts.inc(texts)
+            batch_requests.observe(requests)
+            batch_seconds.observe(seconds)
 
         return observe
 

@@ -81,7 +81,7 @@ class OpenModels:
             task = self._open[key] = asyncio.get_running_loop().create_task(self._load(endpoint))
         self._open.move_to_end(key)
         try:
-            opened = await asyncio.shield(task)
+            opened = task.result() if task.done() else await asyncio.shield(task)
         except Exception:
             self._open.pop(key, None)  # asked again it may be there: weights that were put in place meanwhile
             raise

@@ -41,6 +41,7 @@ class OpenAiApi:
         """
         self._corpus = corpus
         self._open_models = open_models
+        self._registry = Registry(corpus.endpoints)
 
     def routes(self) -> list[Route]:
         """The paths."""
@@ -50,10 +51,6 @@ class OpenAiApi:
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{id}", self.model, methods=["GET"]),
         ]
-
-    @property
-    def _registry(self) -> Registry:
-        return Registry(self._corpus.endpoints)
 
     async def models(self, request: Request) -> Response:
         """Every endpoint, as a model."""

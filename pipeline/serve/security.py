@@ -6,18 +6,18 @@ something, has to be this server itself. Beyond the loopback address every reque
 """
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.endpoints.secrets import resolve
 from models.errors import InferenceError
 from pipeline.errors import PipelineError
-from pipeline.serve.answers import error_answer, explained
+from pipeline.serve.answers import failed
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PAGE_POLICY = (
@@ -29,13 +29,17 @@ REPORT_POLICY = (
 )
 """For the page of one run: it has styles of its own, and no script."""
 
-_HEADERS = {
-    "X-Elastic-Product": "Elasticsearch",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+_HEADERS = (
+    (b"x-elastic-product", b"Elasticsearch"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", _PAGE_POLICY.encode()),
+)
+"""Of every answer that does not say otherwise."""
+
+_LOOKED_AT = (b"host", b"origin", b"authorization")
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ def open_door(host: str, api_key: str | None) -> Door:
 
 
 class Guard:
-    """Lets requests in or not, and puts the headers on every answer that keep browsers careful."""
+    """Lets requests in or not, tells of errors, and puts the headers on every answer that keep browsers careful."""
 
     def __init__(self, app: ASGIApp, door: Door, public: Collection[str]) -> None:
         """Stand before an application.
@@ -104,41 +108,45 @@ class Guard:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+                said = {name for name, _ in message["headers"]}
+                message["headers"] += [header for header in _HEADERS if header[0] not in said]
                 if self._door.is_closing:
-                    headers["Connection"] = "close"
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        refusal = self._refusal(scope["path"], Headers(scope=scope))
-        if refusal is None:
+        problem: Exception | None = self._refusal(scope["path"], scope["headers"])
+        if problem is None:
             try:
+                scope["app"] = (
+                    self._app
+                )  # a router alone raises what it has no handler for, where there is an app
                 await self._app(scope, receive, send_guarded)
             except Exception as error:
                 if has_begun:
                     raise
-                refusal = explained(error)
-        if refusal is not None:
-            await error_answer(Request(scope), refusal)(scope, receive, send_guarded)
+                problem = error
+        if problem is not None:
+            await failed(Request(scope), problem)(scope, receive, send_guarded)
 
-    def _refusal(self, path: str, headers: Headers) -> InferenceError | None:
-        host = headers.get("host", "")
+    def _refusal(self, path: str, raw: Sequence[tuple[bytes, bytes]]) -> InferenceError | None:
+        # Of a header that is there twice the first counts, as in Starlette.
+        headers = {name: value.decode("latin-1") for name, value in reversed(raw) if name in _LOOKED_AT}
+        host = headers.get(b"host", "")
         if self._door.hosts and _name(f"//{host}") not in self._door.hosts:
             return _refused(403, f"this server is not [{host}]; ask it by the name that it listens on")
-        origin = headers.get("origin")
+        origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
             return _refused(403, f"requests from pages of [{origin}] are not answered")
         if self._door.api_key is None or path in self._public:
             return None
-        if hmac.compare_digest(_key(headers).encode(), self._door.api_key.encode()):
+        if hmac.compare_digest(_key(headers.get(b"authorization", "")).encode(), self._door.api_key.encode()):
             return None
         return _refused(
             401, "missing or wrong API key; send it as [Authorization: ApiKey KEY] or [Bearer KEY]"
         )
 
 
+@lru_cache(maxsize=64)
 def _name(address: str) -> str | None:
     try:
         return urlsplit(address).hostname
@@ -146,8 +154,8 @@ def _name(address: str) -> str | None:
         return None
 
 
-def _key(headers: Headers) -> str:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+def _key(authorization: str) -> str:
+    scheme, _, key = authorization.partition(" ")
     return key.strip() if scheme.lower() in ("apikey", "bearer") else ""
 
 

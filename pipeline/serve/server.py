@@ -45,6 +45,7 @@ def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None) -> N
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=FINISH_SECONDS,

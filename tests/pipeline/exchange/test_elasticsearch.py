@@ -256,3 +256,94 @@ def test_a_mapping_comes_back_as_a_config(
     told = capsys.readouterr()
     assert told.out.splitlines()[:2] == ["mappings:", "  properties:"]
     assert "add a semantic_text field" in told.err
+
+
+RICH_PROPERTIES: dict[str, Any] = {
+    "title": {"type": "text", "copy_to": ["dense", "everything"], "fields": {"raw": {"type": "keyword"}}},
+    "body": {
+        "type": "text",
+        "fields": {"meaning": {"type": "semantic_text", "inference_id": ".hashing-dense"}},
+    },
+    "everything": {"type": "text"},
+    "day": {"type": "date", "format": "dd.MM.yyyy||epoch_millis"},
+    "at": {"type": "date"},
+    "seen": {"type": "date_nanos"},
+    "place": {"type": "geo_point"},
+    "span": {"type": "integer_range"},
+    "from": {"type": "ip"},
+    "tags": {"type": "keyword", "ignore_above": 20},
+    "sizes": {"type": "long"},
+    "price": {"type": "double"},
+    "is_open": {"type": "boolean"},
+    "labels": {"type": "flattened"},
+    "hidden": {"type": "object", "enabled": False},
+    "author": {"properties": {"name": {"type": "text", "copy_to": "sparse"}, "born": {"type": "short"}}},
+    "comments": {"type": "nested", "properties": {"by": {"type": "keyword"}, "text": {"type": "text"}}},
+    "dense": {"type": "semantic_text", "inference_id": ".hashing-dense"},
+    "sparse": {"type": "semantic_text", "inference_id": ".hashing-sparse"},
+}
+RICH_DOCUMENTS: list[dict[str, Any]] = [
+    {
+        "_id": "full",
+        "title": ["First title 🦊", "second title"],
+        "body": "The body. It has two sentences.",
+        "day": ["31.03.2024", 1711843200000],
+        "at": "2024-03-31T12:00:00+02:00",
+        "seen": "2024-03-31T12:00:00.123456789Z",
+        "place": [{"lat": 50.94, "lon": 6.96}, "52.52,13.40"],
+        "span": {"gte": 3, "lt": 9},
+        "from": ["127.0.0.1", "::1"],
+        "tags": ["red", "blue", None, "a tag of more than twenty characters"],
+        "sizes": [3, -5, 2**53 + 1],
+        "price": 13.49,
+        "is_open": [True, "false"],
+        "labels": {"level": "high", "more": {"deep": ["one", "two"]}},
+        "hidden": {"anything": [{"at": "all"}, 5]},
+        "author": [{"name": "Ada Lovelace", "born": 1815}, {"name": "Grace Hopper", "born": 1906}],
+        "comments": [{"by": "x", "text": "Well said."}, {"by": "y", "text": "Not so."}],
+        "dense": "A value of its own.",
+    },
+    {"_id": "dotted", "author.name": "Dotted Name", "author": {"born": 1900}, "title": None, "tags": []},
+    {"_id": "bare", "sparse": ["one text", "another text"], "extra": {"undeclared": 1}},
+]
+
+
+def test_a_rich_mapping_is_taken_and_its_documents_come_back_as_they_were(
+    tmp_path: Path, server: ElasticsearchServer
+) -> None:
+    small = SmallRun(tmp_path)
+    small.config["mappings"]["properties"] = RICH_PROPERTIES
+    small.write(RICH_DOCUMENTS)
+    assert small.run() == 0
+    index = f"rich-{time.time_ns()}"
+    assert main(load(small, server, index)) == 0
+    found = contents(server, index)
+    chunked = ("body_meaning_chunks", "dense_chunks", "sparse_chunks")
+    values = {
+        id_: {name: value for name, value in one.items() if name not in chunked} for id_, one in found.items()
+    }
+    assert values == {one["_id"]: {k: v for k, v in one.items() if k != "_id"} for one in RICH_DOCUMENTS}
+    texts = {
+        id_: {name: [chunk["text"] for chunk in one.get(name, [])] for name in chunked}
+        for id_, one in found.items()
+    }
+    assert texts["full"]["body_meaning_chunks"] == ["The body. It has two sentences."]
+    assert texts["full"]["dense_chunks"] == ["A value of its own.", "First title 🦊", "second title"]
+    assert texts["full"]["sparse_chunks"] == ["Ada Lovelace", "Grace Hopper"]
+    assert texts["dotted"]["sparse_chunks"] == ["Dotted Name"]
+    assert texts["bare"]["sparse_chunks"] == ["one text", "another text"]
+    # The cluster understands the values: each is found by a query of its own kind.
+    for query, ids in {
+        '{"term": {"title.raw": "second title"}}': {"full"},
+        '{"match": {"everything": "second"}}': {"full"},
+        '{"range": {"day": {"gte": "30.03.2024", "lte": "01.04.2024"}}}': {"full"},
+        '{"range": {"at": {"gte": "2024-03-31T09:59:00Z", "lte": "2024-03-31T10:01:00Z"}}}': {"full"},
+        '{"geo_distance": {"distance": "1km", "place": {"lat": 52.52, "lon": 13.4}}}': {"full"},
+        '{"term": {"span": 8}}': {"full"},
+        '{"term": {"from": "::1"}}': {"full"},
+        '{"term": {"labels.more.deep": "two"}}': {"full"},
+        '{"match": {"author.name": "dotted"}}': {"dotted"},
+        '{"nested": {"path": "comments", "query": {"term": {"comments.by": "y"}}}}': {"full"},
+    }.items():
+        hits = server.ask("POST", f"/{index}/_search", {"query": json.loads(query)})["hits"]["hits"]
+        assert {hit["_id"] for hit in hits} == ids, query
