@@ -125,7 +125,9 @@ class Registry:
             self._store(self._folder, endpoint, literals)
         return endpoint
 
-    def update(self, inference_id: str, body: Any, task_type: str | None = None) -> Endpoint:
+    def update(
+        self, inference_id: str, body: Any, task_type: str | None = None, *, dry_run: bool = False
+    ) -> Endpoint:
         """Change an endpoint as ``PUT _inference/<id>/_update`` does: task settings, secrets, allocations, limits.
 
         What decides its embeddings cannot be changed: rows that it embedded would not fit those to come.
@@ -134,6 +136,7 @@ class Registry:
             inference_id: its id.
             body: ``task_settings`` and ``service_settings`` with what changes.
             task_type: the task that it must have; None takes any.
+            dry_run: validate and write nothing.
 
         Raises:
             InferenceError: 404, there is none; 400, it is preconfigured, or the change cannot be.
@@ -144,6 +147,8 @@ class Registry:
         changed, literals = _split_secrets(inference_id, _updated(before, body))
         assert self._folder is not None
         endpoint = parse_endpoint(inference_id, changed, folder=str(self._folder))
+        if dry_run:
+            return endpoint
         try:
             store(self._folder, literals)
             _write(self._folder / f"{inference_id}.json", endpoint)

@@ -119,12 +119,20 @@ def put_endpoint(
         str | None, typer.Option("--file", help="Request body in JSON; without it, stdin.")
     ] = None,
     path: Folder = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Change an endpoint, as PUT _inference/ID/_update does: task settings, secrets, allocations, rate limit.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and store nothing.")] = False,
 ) -> None:
     """Define an endpoint with the body of PUT _inference. Literal secrets move to files of their own."""
     registry, _ = registry_of(path)
     task_type, inference_id = split_target(target)
-    endpoint = registry.put(inference_id, read_json(file), task_type, dry_run=dry_run)
+    store = registry.update if update else registry.put
+    endpoint = store(inference_id, read_json(file), task_type, dry_run=dry_run)
     note = endpoint.known.note
     if note:
         print(f"warning: {note}", file=sys.stderr)

@@ -154,6 +154,30 @@ def test_a_dry_run_checks_and_stores_nothing(cli, tmp_path):
     assert not (tmp_path / "eps").exists()
 
 
+def test_an_update_changes_what_changes_no_embedding(cli, tmp_path):
+    def put(settings, *options):
+        body = json.dumps({"service_settings": settings})
+        return cli("endpoints", "put", "mine", "--update", *options, stdin=body)
+
+    assert put({"api_key": "sk-planted-2"})[1]["status"] == 404
+    _, defined, _ = cli("endpoints", "put", "text_embedding/mine", stdin=remote("http://127.0.0.1"))
+    secret = tmp_path / "eps" / ".secrets" / "mine.api_key"
+    code, found, err = put({"rate_limit": {"requests_per_minute": 7}, "api_key": "sk-planted-2"}, "--dry-run")
+    assert (code, found["service_settings"]["rate_limit"]) == (0, {"requests_per_minute": 7})
+    assert "nothing was stored" in err
+    assert secret.read_text() == "sk-planted"
+    assert cli("endpoints", "get", "mine")[1] == {"endpoints": [defined]}
+    code, found, err = put({"rate_limit": {"requests_per_minute": 7}, "api_key": "sk-planted-2"})
+    assert (code, err) == (0, "")
+    assert "sk-planted" not in json.dumps(found)
+    assert secret.read_text() == "sk-planted-2"
+    assert cli("endpoints", "get", "mine")[1] == {"endpoints": [found]}
+    code, refused, err = put({"model_id": "other"})
+    assert (code, refused["status"]) == (1, 400)
+    assert "cannot change [model_id]" in err
+    assert cli("endpoints", "get", "mine")[1] == {"endpoints": [found]}
+
+
 def test_the_deprecated_service_warns(cli):
     body = {"service": "elser", "service_settings": {"num_allocations": 1, "num_threads": 1}}
     code, _, err = cli("endpoints", "put", "mine", stdin=json.dumps(body))
