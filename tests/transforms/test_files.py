@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from support.known_documents import WRITERS, known_document, zipped
 from support.object_store import s3_client, s3_server
 from support.small_run import SmallRun, document
 
@@ -99,6 +100,38 @@ def test_the_index_catches_up_from_the_bucket(
     capsys.readouterr()
     assert small.run("Edition of document 3", "--mode", "bm25", "--format", "json", command="search") == 0
     assert json.loads(capsys.readouterr().out)["hits"]
+
+
+def test_documents_and_archives_in_the_bucket_are_those_of_a_folder(
+    tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {
+        f"in/deep/{seed}.{ending}": WRITERS[ending][1](known_document(seed))
+        for seed, ending in enumerate(("pdf", "docx", "html", "md"))
+    }
+    packed = [("inside/page.html", known["in/deep/2.html"]), ("notes.txt", b"Some plain words.")]
+    (tmp_path / "disk" / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "s3").mkdir()
+    remote, local = S3Run(tmp_path / "s3", s3), SmallRun(tmp_path / "disk")
+    local.config["source"]["path"] = str(tmp_path / "disk" / "in")
+    for small in (remote, local):
+        small.config["source"]["format"] = "files"
+        small.config["source"]["max_delete_ratio"] = 0.5
+    for members, removed in ((packed, None), (packed[1:], "in/deep/0.pdf")):
+        for name, content in {**known, "in/more.zip": zipped(*members)}.items():
+            s3.put_object(Bucket=BUCKET, Key=name, Body=content)
+            (tmp_path / "disk" / name).write_bytes(content)
+        if removed:
+            s3.delete_object(Bucket=BUCKET, Key=removed)
+            (tmp_path / "disk" / removed).unlink()
+        for small in (remote, local):
+            assert small.run() == 0
+        assert remote.rows() == local.rows()
+    assert sorted(remote.rows()) == ["deep/1.docx", "deep/2.html", "deep/3.md", "more.zip/notes.txt"]
+    assert json.loads(remote.rows()["deep/1.docx"]["_source"])["title"] == known_document(1).title
+    told = capsys.readouterr().out
+    assert told.count("4 unchanged, 2 deleted") == 2
+    assert told.count("extracted") == 2, "what did not change was not extracted again"
 
 
 def test_a_writer_that_fails_leaves_nothing(s3: Any) -> None:
