@@ -123,7 +123,7 @@ def put_endpoint(
         bool,
         typer.Option(
             "--update",
-            help="Change an endpoint, as PUT _inference/ID/_update does: task settings, secrets, allocations, rate limit.",
+            help="Change an endpoint as PUT _inference/ID/_update does: task settings, secrets, allocations, limits.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and store nothing.")] = False,

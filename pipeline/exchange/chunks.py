@@ -90,7 +90,9 @@ def chunk_ids(document_ids: Sequence[str], field: str, positions: Sequence[int])
     ids = np.insert(digits, (8, 12, 16, 20), ord("-"), axis=1)
     ids[:, 14], ids[:, 19] = ord("8"), ord("b")
     offsets = np.arange(len(ids) + 1, dtype=np.int32) * 36
-    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(ids)))
+    return pa.StringArray.from_buffers(
+        len(ids), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(ids))
+    )
 
 
 @dataclass(frozen=True)
