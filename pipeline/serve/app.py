@@ -1,6 +1,5 @@
 """The web application: which path is answered by whom, and what becomes of errors."""
 
-import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,8 +40,6 @@ def create_app(corpus: Corpus, door: Door | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        # What has been imported stays; a collection of garbage need not go through it each time.
-        gc.freeze()
         yield
         await open_models.close()
         await rerankers.close()

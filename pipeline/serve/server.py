@@ -1,6 +1,7 @@
 """The process that serves: its socket, and an end that leaves no accepted request without its answer."""
 
 import asyncio
+import gc
 import ipaddress
 import socket
 from contextlib import suppress
@@ -50,6 +51,8 @@ def serve(corpus: Corpus, host: str, port: int, api_key: str | None = None) -> N
         timeout_keep_alive=75,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
+    # What has been imported stays: no collection of garbage goes through it again.
+    gc.freeze()
     # uvicorn raises the signal that ended it once more; a server that was told to stop, and did, has not failed.
     with stopping_by_itself(), suppress(SystemExit, KeyboardInterrupt):
         Server(config, door).run(sockets=[listener])
