@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def move_under_fire(move: Move, kills: dict[str, int], seed: int = 1) -> Outcome
     outcome = Outcome(kills=kills)
     moving = move.config("moving", move.old, "moved")
     seconds = _run(["run", str(moving), "--quiet"])
+    shutil.copytree(move.folder / "moved" / "index", move.folder / "old-index")
     answers, stop = move.folder / "answers.jsonl", multiprocessing.get_context("spawn").Event()
     searcher = multiprocessing.get_context("spawn").Process(
         target=_search_on, args=(str(move.folder / "moved" / "index"), move.queries, str(answers), stop)
@@ -170,9 +172,7 @@ def _search_on(index_path: str, queries: list[str], answers: str, stop: Any) -> 
 
 def _judge(move: Move, answers: Path, outcome: Outcome) -> None:
     """Every answer is that of the old embedding or that of the new one, never anything else."""
-    old_config = move.config("old", move.old, "old")
-    _run(["run", str(old_config), "--quiet"])
-    old = SearchIndex(str(move.folder / "old" / "index"))
+    old = SearchIndex(str(move.folder / "old-index"))
     new = SearchIndex(str(move.folder / "moved" / "index"))
     right: dict[str, list[Any]] = {}
     for line in answers.read_text().splitlines():
