@@ -1,5 +1,6 @@
 # make run         the quickstart, from nothing to search results
-# make test        everything that has to hold: lint, types, import rules, tests; under ten minutes on two cores
+# make test        what has to hold anywhere: lint, types, import rules, tests; about ten minutes on two cores
+# make test-systems  the same with real systems: Flink, search servers, databases, a browser, Tika's files
 # make docs        the pages of docs/ as a site with an API reference, in build/site
 # make test-long   the tests that take minutes each: every kill point, real models on every runner
 # Each target sets up .venv when it is missing or older than its inputs.
@@ -22,27 +23,31 @@ HAS_POSTGRES := $(wildcard /usr/lib/postgresql/*/bin/initdb)
 # The newest Elasticsearch needs Java 21, PostgreSQL with pgvector is an npm package.
 HAS_SERVERS := $(shell command -v mvn >/dev/null && command -v npm >/dev/null && \
   grep -hoE 'JAVA_VERSION="(2[1-9]|[3-9][0-9])' /usr/lib/jvm/*/release $(JAVA_HOME)/release 2>/dev/null | head -1)
+SYSTEMS := flink or tika or servers or postgres or browser
 LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_SERVERS),,and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test test-long quick lint docs bench soak cluster flink-jar prism servers tika clients clean
+.PHONY: run test test-systems test-long quick lint docs bench soak cluster flink-jar prism servers tika clients clean
 
 run: $(VENV)/installed
 	$(BIN)/semantic-ingest run run_configs/quickstart.yaml
 	$(BIN)/semantic-ingest search run_configs/quickstart.yaml "How many career sacks did Jared Allen have?" --mode dense --k 3
 
-test: $(VENV)/installed-dev lint clients $(if $(HAS_MAVEN),flink-jar tika) $(if $(HAS_SERVERS),servers)
+test: $(VENV)/installed-dev lint $(CLIENTS)/elasticsearch-8
+	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
+	$(PYTEST) -m "not long and not soak and not gpu and not cluster and not ($(SYSTEMS)) $(if $(HAS_KERNELS),,and not kernels)"
+
+test-systems: $(VENV)/installed-dev clients $(if $(HAS_MAVEN),flink-jar tika) $(if $(HAS_SERVERS),servers)
 	$(if $(HAS_MAVEN),,@echo "Java or Maven is missing: the tests on Flink are left out")
 	$(if $(HAS_SERVERS),,@echo "Maven, npm or Java 21 is missing: the tests with search servers are left out")
 	$(if $(HAS_BROWSER),,@echo "chromium is missing: the tests in a browser are left out")
-	$(if $(HAS_KERNELS),,@echo "g++ or AVX2 is missing: the tests of the compiled kernels are left out")
-	$(PYTEST) -m "not long and not soak and not gpu and not cluster $(LEFT_OUT)"
+	$(PYTEST) -m "($(SYSTEMS)) and not long and not soak and not gpu and not cluster $(LEFT_OUT)"
 
 test-long: $(VENV)/installed-dev $(if $(HAS_MAVEN),flink-jar)
 	$(PYTEST) -m "long and not cluster $(LEFT_OUT)"
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not long and not browser and not soak and not gpu and not flink and not tika and not servers and not postgres and not cluster $(LEFT_OUT)" -x
+	$(BIN)/python -m pytest -m "not slow and not long and not soak and not gpu and not cluster and not ($(SYSTEMS)) $(LEFT_OUT)" -x
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
