@@ -122,7 +122,7 @@ class Registry:
         if not dry_run:
             if self._folder is None:
                 bad_request("there is no folder for user-defined endpoints; name one with endpoints.path")
-            self._store(self._folder, endpoint, literals)
+            self._store(self._folder, endpoint, literals, replaces=False)
         return endpoint
 
     def update(
@@ -149,13 +149,8 @@ class Registry:
         endpoint = parse_endpoint(inference_id, changed, folder=str(self._folder))
         if dry_run:
             return endpoint
-        try:
-            store(self._folder, literals)
-            _write(self._folder / f"{inference_id}.json", endpoint)
-            return endpoint
-        except OSError as error:
-            problem = f"{error.filename or self._folder} cannot be written: {error.strerror}"
-        bad_request(problem, status=500)
+        self._store(self._folder, endpoint, literals, replaces=True)
+        return endpoint
 
     def delete(
         self,
@@ -197,12 +192,16 @@ class Registry:
             (self._folder / f"{inference_id}.json").unlink(missing_ok=True)
         return {"acknowledged": True, **names, "error_message": message}
 
-    def _store(self, folder: Path, endpoint: Endpoint, literals: Mapping[str, str]) -> None:
+    def _store(
+        self, folder: Path, endpoint: Endpoint, literals: Mapping[str, str], *, replaces: bool
+    ) -> None:
         """Write the definition and its secrets, or neither."""
         file = folder / f"{endpoint.inference_id}.json"
         try:
             with changing(folder, endpoint.inference_id, list(literals)):
-                if file.exists():  # since it was looked for; the other writer's secrets are not to be touched
+                if (
+                    file.exists() and not replaces
+                ):  # since it was looked for, by a writer with secrets of its own
                     _refuse_existing(endpoint.inference_id)
                 store(folder, literals)
                 _write(file, endpoint)

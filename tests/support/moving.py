@@ -90,9 +90,9 @@ def move_under_fire(move: Move, kills: dict[str, int], seed: int = 1) -> Outcome
         seed: of the moments.
     """
     chance = random.Random(seed)
-    outcome = Outcome(kills=kills)
+    outcome = Outcome()
     moving = move.config("moving", move.old, "moved")
-    seconds = _run(["run", str(moving), "--quiet"])
+    _run(["run", str(moving), "--quiet"])
     shutil.copytree(move.folder / "moved" / "index", move.folder / "old-index")
     answers, stop = move.folder / "answers.jsonl", multiprocessing.get_context("spawn").Event()
     searcher = multiprocessing.get_context("spawn").Process(
@@ -105,9 +105,10 @@ def move_under_fire(move: Move, kills: dict[str, int], seed: int = 1) -> Outcome
                 move.config("moving", move.new, "moved")
             arguments = ["migrate", str(moving), "--field", FIELD, "--quiet", step]
             arguments += [move.new] if step == "--to" else []
-            for _ in range(kills.get(step, 0)):
-                _kill_during(arguments, chance.uniform(0.3, 1.0) * seconds)
-            seconds = max(_run(arguments), 2.0)
+            # Starting up takes a second or two; each kill comes later than the one before.
+            moments = [chance.uniform(1.0, 3.0) * (1 + number) for number in range(kills.get(step, 0))]
+            outcome.kills[step] = sum(_is_killed_after(arguments, moment) for moment in moments)
+            _run(arguments)
             _count(move, step, outcome)
     finally:
         stop.set()
@@ -119,16 +120,15 @@ def move_under_fire(move: Move, kills: dict[str, int], seed: int = 1) -> Outcome
     return outcome
 
 
-def _run(arguments: list[str]) -> float:
-    """Run a command to its end; returns its seconds. What is already done is no error."""
-    begun = time.monotonic()
+def _run(arguments: list[str]) -> None:
+    """Run a command to its end. What is already done is no error."""
     done = subprocess.run([sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True)
     over = "already" in done.stderr or "no migration" in done.stderr
     assert done.returncode == 0 or over, done.stderr
-    return time.monotonic() - begun
 
 
-def _kill_during(arguments: list[str], seconds: float) -> None:
+def _is_killed_after(arguments: list[str], seconds: float) -> bool:
+    """Kill a command after some time; whether it was still at work."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
         stdout=subprocess.DEVNULL,
@@ -136,8 +136,11 @@ def _kill_during(arguments: list[str], seconds: float) -> None:
         start_new_session=True,
     )
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
+    is_at_work = process.poll() is None
+    if is_at_work:
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    return is_at_work
 
 
 def _count(move: Move, step: str, outcome: Outcome) -> None:
@@ -215,5 +218,5 @@ if __name__ == "__main__":
     folder, corpus, queries, old, new = sys.argv[1:]
     texts = [json.loads(line)["text"] for line in Path(queries).read_text().splitlines()]
     move = Move(Path(folder), Path(corpus), texts, old, new)
-    move.folder.mkdir(parents=True)
+    move.folder.mkdir(parents=True, exist_ok=True)
     print(move_under_fire(move, {"--to": 3, "--switch": 1, "--drop-old": 1}))
