@@ -25,7 +25,7 @@ HAS_SERVERS := $(shell command -v mvn >/dev/null && command -v npm >/dev/null &&
   grep -hoE 'JAVA_VERSION="(2[1-9]|[3-9][0-9])' /usr/lib/jvm/*/release $(JAVA_HOME)/release 2>/dev/null | head -1)
 SYSTEMS := flink or tika or servers or postgres or browser
 LEFT_OUT := $(if $(HAS_POSTGRES),,and not postgres) $(if $(HAS_MAVEN),,and not flink and not tika) $(if $(HAS_SERVERS),,and not servers) $(if $(HAS_BROWSER),,and not browser) $(if $(HAS_KERNELS),,and not kernels)
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test test-systems test-long quick lint docs bench soak cluster flink-jar prism servers tika clients clean
 

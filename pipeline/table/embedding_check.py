@@ -130,17 +130,16 @@ def is_uneven(metadata: pq.FileMetaData, name: str, expected: int) -> bool:
     """Whether a part's dense embeddings of a field cannot all have the expected length; reads no embedding.
 
     The file says how many values each column of a row group has. A row without chunks counts once in every column
-    below its list, as a null.
+    below its list; as a null only in those that may hold one, which the number of an offset may not.
     """
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         columns = {(column := group.column(at)).path_in_schema: column for at in range(group.num_columns)}
-        offsets = columns.get(f"{name}.chunks.list.element.end_offset")
+        chunks = columns.get(f"{name}.chunks.list.element.source_field")
         values = columns.get(f"{name}.chunks.list.element.embeddings.list.element")
-        if offsets is None or values is None or offsets.statistics is None:
+        if chunks is None or values is None or chunks.statistics is None or values.statistics is None:
             continue
-        nulls = offsets.statistics.null_count
-        if values.num_values - nulls != expected * (offsets.num_values - nulls):
+        if values.statistics.num_values != expected * chunks.statistics.num_values:
             return True
     return False
 

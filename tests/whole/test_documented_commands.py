@@ -42,7 +42,7 @@ def test_only_these_commands_are_not_run() -> None:
 def test_make_run_runs_what_readme_shows() -> None:
     """A reader who has no make, or does not want a second environment, types these two."""
     planned = subprocess.run(
-        ["make", "--dry-run", "--assume-old", ".venv/installed", "run"],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old", ".venv/installed", "run"],
         cwd=ROOT,
         capture_output=True,
         text=True,

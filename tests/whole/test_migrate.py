@@ -176,7 +176,7 @@ def test_a_third_embedding_is_refused(small, capsys):
         (["--to", ".hashing-dense"], "with these settings already"),
         (["--to", "new", "--chunking", "{"], "not JSON"),
         (["--to", "new", "--chunking", '{"strategy": "wrong"}'], "chunking"),
-        (["--chunking", "{}", "--switch"], "goes with --to"),
+        (["--chunking", "{}", "--switch"], "go with --to"),
     ],
 )
 def test_what_cannot_be_is_said(small, capsys, arguments, reason):

@@ -79,7 +79,7 @@ def test_local_is_beams_own_runner_and_several_workers_are_processes(monkeypatch
     assert isinstance(create_runner(RunnerConfig()), FnApiRunner)
     several = create_runner(RunnerConfig(workers=3))
     command = several._default_environment.command_string
-    assert command.startswith(f"exec env {CORES_VARIABLE}=4 PYTHONPATH=")
+    assert command.startswith(f"exec env {CORES_VARIABLE}=4 ")
     assert command.endswith(f" {sys.executable} -P -m pipeline.runners.local_worker")
     assert pipeline_options(RunnerConfig(workers=3)).view_as(DirectOptions).direct_num_workers == 3
     assert CORES_VARIABLE not in os.environ
