@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from support.engines import ROOT, flink_section
 from support.flink_cluster import FlinkCluster
@@ -28,17 +29,25 @@ def test_a_run_on_the_embedded_cluster_from_another_directory(tmp_path: Path) ->
     assert (documents["added"], documents["failed"]) == (8, 1)
 
 
+EMBEDDINGS = "dense.chunks.list.element.embeddings.list.element"
+
+
 @pytest.mark.flink
 def test_a_failing_graph_is_one_error_and_publishes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = SmallRun(tmp_path, runner=flink_section())
-    small.write([document(0)])
+    small.write([document(number) for number in range(8)])
     assert small.run() == 0
-    small.write([document(0, edition=1)])
-    part = next(Path(small.table_path).glob("part-*.parquet"))
-    content = part.read_bytes()
-    part.write_bytes(content[:200] + b"damaged" + content[207:])
+    small.write([document(number, edition=1) for number in range(8)])
+    # Embeddings of the last part: the launcher looks at one of the first part, the workers at all of them.
+    part = max(Path(small.table_path).glob("part-*.parquet"))
+    group = pq.read_metadata(part).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    (place,) = [one.data_page_offset for one in columns if one.path_in_schema == EMBEDDINGS]
+    content = bytearray(part.read_bytes())
+    content[place + 60 : place + 67] = b"damaged"
+    part.write_bytes(content)
     assert small.run() == 1
     error = capsys.readouterr().err
     assert "the flink runner failed; nothing was published: " in error
