@@ -151,7 +151,7 @@ def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_session_with_ctrl_c_at_a_random_moment(tmp_path):
     config = write_config(tmp_path, sentences_a_document())
