@@ -15,7 +15,7 @@ from pipeline.commands.app import app
 # Each module adds its commands to the application; in this order `--help` lists them.
 MODULES = (
     *("init", "run", "plan", "check", "chunk", "search", "evaluate", "index", "serve", "infer"),
-    *("table", "migrate", "endpoints", "exchange.export", "exchange.load", "exchange.imports"),
+    *("table.versions", "table.migrate", "endpoints", "exchange.export", "exchange.load", "exchange.imports"),
 )
 STOPPED = (130, 143)
 """Exit codes of what was stopped by Ctrl-C and by SIGTERM."""

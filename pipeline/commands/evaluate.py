@@ -1,5 +1,6 @@
 """The command `evaluate`: how well each search mode finds what was judged relevant."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,13 +71,9 @@ def evaluate(
     names: Any = modes.split(",") if modes else None
     if against is not None:
         alone = {"--modes": modes, "--per-query": per_query, "--report": report, "--compare": compare}
-        for name, value in {**alone, "--pruning": pruning, "--filter": filters, "--rerank": rerank}.items():
-            if value is not None:
-                raise PipelineError(f"{name} does not go with --against, which compares whole rankings")
-        _compare(
-            opened, against, api_key, load_queries(queries), load_qrels(qrels), field, candidates, output
-        )
-        return
+        _refuse_beside_against({**alone, "--pruning": pruning, "--filter": filters, "--rerank": rerank})
+        asked, judged = load_queries(queries), load_qrels(qrels)
+        return _compare(opened, against, api_key, asked, judged, field, candidates, output)
     reranker = reranker_from(rerank, index, overrides, opened)
     evaluation = measure(
         opened,
@@ -100,6 +97,13 @@ def evaluate(
         print_json(result, indent=None)
     else:
         _print_measures(result)
+
+
+def _refuse_beside_against(options: Mapping[str, Any]) -> None:
+    """Refuse options that a comparison with a cluster would pass over."""
+    for name, value in options.items():
+        if value is not None:
+            raise PipelineError(f"{name} does not go with --against, which compares whole rankings")
 
 
 def _write(

@@ -1,7 +1,6 @@
 """Embed queries for an index, with the model that embedded its chunks and no other."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from models.embeddings import Embedder, Embeddings
@@ -10,6 +9,7 @@ from models.endpoints.registry import Registry
 from models.model import Model
 from models.open_model import open_model
 from pipeline.errors import PipelineError
+from pipeline.search.loaded import loaded
 from transforms.index.state import IndexState
 from transforms.table.fingerprint import embedding_fingerprint
 
@@ -42,7 +42,7 @@ def query_embedder(state: IndexState, field: str) -> Embedder:
     problems = model.problems()
     if problems:
         raise PipelineError(f"queries for [{field}] cannot be embedded: {'; '.join(problems)}")
-    return _loaded(_Loadable(model))
+    return loaded(model)
 
 
 def _search_endpoint(state: IndexState, inference_id: str) -> Endpoint:
@@ -69,22 +69,3 @@ def _check_fits(model: Model, field: str, definition: dict[str, Any], searched_b
                 f"[{field}] has {name} [{indexed.get(name)}], but its search_inference_id [{searched_by}] has"
                 f" [{now.get(name)}]: queries and chunks cannot be compared. Name an endpoint of the same model."
             )
-
-
-class _Loadable:
-    """A model, told from others by its fingerprint."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.fingerprint = model.fingerprint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Loadable) and other.fingerprint == self.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-
-@lru_cache(maxsize=8)
-def _loaded(loadable: _Loadable) -> Embedder:
-    return loadable.model.load()

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from models.endpoints.registry import Registry
 from models.errors import InferenceError
-from models.model import RerankModel
 from models.open_model import usable_rerank_model
 from models.reranker import Relevance, Reranker
 from pipeline.errors import PipelineError
 from pipeline.search.fusion import FusedHit
 from pipeline.search.hits.hit import Retrieved
+from pipeline.search.loaded import loaded
 from pipeline.search.open_index import SearchIndex
 from pipeline.search.ranking import Ranking
 
@@ -50,7 +49,7 @@ def open_reranker(inference_id: str, endpoints: str | None, models: Mapping[str,
     """
     try:
         model = usable_rerank_model(Registry(endpoints).get(inference_id), models)
-        return _loaded(_Loadable(model))
+        return loaded(model)
     except InferenceError as error:
         problem = error.reason
     raise PipelineError(f"[{inference_id}] cannot rerank: {problem}")
@@ -99,22 +98,3 @@ def rerank(
         for at in relevance.order().tolist()
     ]
     return ordered, relevance
-
-
-class _Loadable:
-    """A model, told from others by its fingerprint."""
-
-    def __init__(self, model: RerankModel) -> None:
-        self.model = model
-        self.fingerprint = model.fingerprint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Loadable) and other.fingerprint == self.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-
-@lru_cache(maxsize=4)
-def _loaded(loadable: _Loadable) -> Reranker:
-    return loadable.model.load()
