@@ -42,13 +42,13 @@ def begin(config: RunConfig, field: str, after: Embedding, *, quiet: bool = Fals
         )
     migrations = read_migrations(config.table.path)
     before = Embedding.of(mapped, config.endpoints.default)
-    _check_embedded_by(table, config, field, before)
     migration = migrations.get(field, Migration(before, after))
     if migration.switched or migration.after != after:
         step = "--drop-old" if migration.switched else "--drop-next"
         raise PipelineError(
             f"[{field}] is on its way to [{migration.after.inference_id}] already; end that with {step} first"
         )
+    _check_embedded_by(table, config, field, before)
     if before == after:
         raise PipelineError(f"[{field}] is embedded by [{after.inference_id}] with these settings already")
     return _run(config, {**migrations, field: migration}, quiet=quiet)

@@ -106,6 +106,8 @@ def test_the_switch_embeds_nothing_and_the_end_is_that_of_a_fresh_run(small, cap
     for id_, row in small.rows().items():
         assert row["dense"] == rows[id_]["dense.next"]
         assert row["dense.old"] == rows[id_]["dense"]
+    assert begin(small) == 1
+    assert "is on its way to [new] already; end that with --drop-old first" in capsys.readouterr().err
     # The config still names the old one: the next run says so, and leaves the table as it is.
     capsys.readouterr()
     assert small.run("--quiet") == 0
