@@ -5,6 +5,9 @@
 # make test-long   the tests that take minutes each: every kill point, real models on every runner
 # Each target sets up .venv when it is missing or older than its inputs.
 
+# The tests start hundreds of processes, each of which would compile 700 modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

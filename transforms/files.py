@@ -39,15 +39,9 @@ def open_read(path: str) -> IO[bytes]:
 
 
 def _stores() -> Any:
-    """Beam's FileSystems, ready for object stores."""
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from transforms.object_stores import file_systems
 
-    if FileSystems._pipeline_options is None:
-        # Object stores refuse to work without options; with empty ones they take everything from the environment. Beam
-        # sets its own on the workers that it starts itself, but not in the launcher and not in external worker pools.
-        FileSystems.set_options(PipelineOptions([]))
-    return FileSystems
+    return file_systems()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -62,7 +63,9 @@ class FlappingService:
 
     def answer(self, handler: Any, texts: list[str]) -> None:
         """Answer one request, or fail to."""
-        trouble = self._chance.choice(["500", "429", "hang", "cut", "", ""]) if self.mood == FLAPPING else ""
+        trouble = (
+            self._chance.choice(["500", "429", "hang", "cut", *[""] * 6]) if self.mood == FLAPPING else ""
+        )
         trouble = "503" if self.mood == "down" else trouble
         if self.mood == "picky" and any("POISON" in text for text in texts):
             trouble = "400"
@@ -71,7 +74,9 @@ class FlappingService:
             time.sleep(0.3)
             trouble = "500"
         if trouble == "cut":
-            handler.connection.close()
+            # To close it is not enough: the handler's files hold the connection open.
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            handler.close_connection = True
             return
         if trouble:
             self._send(handler, int(trouble), {"error": {"message": "not now"}})
