@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+import orjson
 
 from models.chunking_settings import ChunkingSettings, check_elser_chunk_size, parse_chunking_settings
 from models.endpoints.rerank_services import RERANK_SERVICES, service_of
@@ -27,7 +30,7 @@ _TOP_LEVEL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """An inference endpoint: a service, a model and how to call it. Holds references to secrets, no secrets.
 
@@ -84,6 +87,11 @@ class Endpoint:
             **secret_paths(self.service_settings, known.settings),
             **secret_paths(self.task_settings, known.task_settings),
         }
+
+    @cached_property
+    def key(self) -> bytes:
+        """All of the definition, to tell endpoints apart: their settings are mappings, which have no hash."""
+        return orjson.dumps(self.to_json(), option=orjson.OPT_SORT_KEYS)
 
     def to_json(self) -> dict[str, Any]:
         """Return the definition as Elasticsearch answers a GET; secrets show as their references."""

@@ -12,7 +12,7 @@ from models.endpoints.endpoint import Endpoint, parse_endpoint
 from models.errors import ValidationError, bad_request
 from models.reranker import Relevance
 
-_KNOWN = ("input", "input_type", "query", "task_settings", "return_documents", "top_n", "timeout")
+_KNOWN = {"input", "input_type", "query", "task_settings", "return_documents", "top_n", "timeout"}
 _ONLY_RERANK = ("query", "return_documents", "top_n")
 
 
@@ -123,8 +123,8 @@ def rerank_response(request: RerankRequest, relevance: Relevance) -> dict[str, A
 def _check_keys(body: Any) -> None:
     if not isinstance(body, dict):
         bad_request(f"the body must be a JSON object, not {type(body).__name__}", "x_content_parse_exception")
-    unknown = sorted(body.keys() - set(_KNOWN))
-    if unknown:
+    if not body.keys() <= _KNOWN:
+        unknown = sorted(body.keys() - _KNOWN)
         bad_request(f"[inference_request] unknown field [{', '.join(unknown)}]", "x_content_parse_exception")
 
 

@@ -3,19 +3,23 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
+import starlette.routing
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from models.errors import InferenceError, bad_request
 from pipeline.errors import PipelineError
 from pipeline.logs import log
 from pipeline.serve.batching import Busy
 from transforms import exact_json
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, at most."""
@@ -35,14 +39,54 @@ _OPENAI_TYPES = {
 }
 
 
+class Route(starlette.routing.Route):
+    """A path and its handler, without the layers that Starlette puts around one: the guard answers errors."""
+
+    def __init__(self, path: str, handler: Handler, methods: Sequence[str] = ("GET",)) -> None:
+        """See `starlette.routing.Route`."""
+        super().__init__(path, handler, methods=methods)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await handler(Request(scope, receive))
+            await answer(scope, receive, send)
+
+        self.app = app
+
+
+class JsonAnswer(Response):
+    """An answer whose headers are known: made for each request, so that it must cost little."""
+
+    def __init__(self, content: bytes, status: int, kind: bytes) -> None:
+        """Make an answer.
+
+        Args:
+            content: the body.
+            status: the HTTP status.
+            kind: the media type.
+        """
+        self.body, self.status_code, self.background = content, status, None
+        self.raw_headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
+
+
+def header_of(request: Request, name: bytes) -> str:
+    """A header of a request, the first where it is there twice; empty where it is not."""
+    for known, value in request.scope["headers"]:
+        if known == name:
+            return str(value, "latin-1")
+    return ""
+
+
 def as_json(
     request: Request, body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An answer in JSON, under the name that the client asked for it by."""
     content = body if isinstance(body, bytes) else _to_bytes(body)
-    vendor = _VENDOR.search(request.headers.get("accept", ""))
+    vendor = _VENDOR.search(header_of(request, b"accept"))
     kind = f"application/vnd.elasticsearch+json;compatible-with={vendor[1]}" if vendor else "application/json"
-    return Response(content, status, dict(headers or {}), media_type=kind)
+    answer = JsonAnswer(content, status, kind.encode())
+    if headers:
+        answer.headers.update(headers)
+    return answer
 
 
 def _to_bytes(body: Any) -> bytes:
@@ -100,7 +144,7 @@ async def read_json(request: Request) -> Any:
     Raises:
         InferenceError: 406, another type than JSON; 413, too large; 408, too slow; 400, not JSON.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = header_of(request, b"content-type").partition(";")[0].strip().lower()
     if kind and kind not in _BODY_TYPES:
         bad_request(f"Content-Type header [{kind}] is not supported", "media_type_header_exception", 406)
     try:
@@ -120,9 +164,13 @@ async def read_json(request: Request) -> Any:
 
 
 async def _read(request: Request) -> bytes:
-    content = bytearray()
-    async for piece in request.stream():
-        content += piece
+    content, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            bad_request("the connection was closed before the request was whole")
+        content += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(content) > MAX_BODY:
             bad_request(
                 f"the request body is larger than {MAX_BODY} bytes", "content_too_long_exception", 413
@@ -130,9 +178,14 @@ async def _read(request: Request) -> bytes:
     return bytes(content)
 
 
+def parameter(request: Request, name: str) -> str | None:
+    """A value of the query string; most requests have none."""
+    return request.query_params.get(name) if request.scope["query_string"] else None
+
+
 def flag(request: Request, name: str) -> bool:
     """A boolean of the query string, as Elasticsearch reads it: absent is false, present without a value is true."""
-    value = request.query_params.get(name)
+    value = parameter(request, name)
     if value not in (None, "", "true", "false"):
         bad_request(
             f"Failed to parse value [{value}] as only [true] or [false] are allowed.",

@@ -9,10 +9,10 @@ from importlib.resources import files
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.serve.answers import as_json
+from pipeline.serve.answers import Route, as_json
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.inference import InferenceApi, cluster_info
 from pipeline.serve.metrics import Metrics
@@ -109,20 +109,14 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
-
-        async def send_counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        started = time.perf_counter()
         try:
-            await self._app(scope, receive, send_counted)
+            await self._app(scope, receive, send)
         finally:
             # The function's name, and not the path, which anyone can make up.
             route = getattr(scope.get("endpoint"), "__name__", "none")
             method = (
                 scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "DELETE") else "other"
             )
-            self._metrics.observe_request(route, method, status, time.perf_counter() - started)
+            status, seconds = scope.get("status", 500), time.perf_counter() - started
+            self._metrics.observe_request(route, method, status, seconds)

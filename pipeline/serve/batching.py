@@ -22,6 +22,9 @@ GATHER_SECONDS = 0.01
 JOINED_CHARACTERS = 16 * 1024
 """Text of one call of the model: some 4,000 tokens, a few of the engine's batches for each core."""
 
+LANE_CHARACTERS = 1024
+"""Text that one call of a model on this machine should have: from some 16 short texts on, a text costs the same."""
+
 QUEUE_CHARACTERS = 4 * 1024 * 1024
 """Text that may wait for one model; a request beyond it is sent away."""
 
@@ -76,6 +79,7 @@ class Batcher:
         executor: ThreadPoolExecutor,
         lanes: int,
         observe: Observe,
+        least: int = JOINED_CHARACTERS,
     ) -> None:
         """Open a queue.
 
@@ -85,14 +89,18 @@ class Batcher:
             executor: threads that call it.
             lanes: calls at the same time: two keep a model of this machine busy while texts are tokenised.
             observe: is told of each batch.
+            least: text of a call from which on it is shared evenly among the lanes; by default it never is.
         """
         self._inference_id = inference_id
         self._embedder = embedder
         self._executor = executor
         self._lanes = lanes
         self._observe = observe
+        self._least = least
         self._waiting: deque[Piece] = deque()
         self._characters = 0
+        self._computed = 0
+        self._freed = 0.0
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rate = 20_000.0
@@ -126,18 +134,18 @@ class Batcher:
         self._waiting.extend(pieces)
         self._characters += characters
         self._start()
+        patience = asyncio.get_running_loop().call_later(timeout, _give_up, pieces, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                return _joined([await piece.answer for piece in pieces])
-        except TimeoutError:
-            reason = f"Request timed out after [{timeout:g}s]"
+            return _joined([await piece.answer for piece in pieces])
         finally:
+            patience.cancel()
             for piece in pieces:
                 piece.answer.cancel()
-        raise InferenceError(reason, status=408)
 
     def _pieces(self, texts: Sequence[str], input_type: InputType) -> list[Piece]:
         loop = asyncio.get_running_loop()
+        if len(texts) == 1:
+            return [Piece(texts, input_type, len(texts[0]), loop.create_future())]
         pieces, start, characters = [], 0, 0
         for end, text in enumerate(texts, 1):
             characters += len(text)
@@ -146,14 +154,22 @@ class Batcher:
                 start, characters = end, 0
         return pieces
 
+    def _share(self) -> int:
+        """Text of the next call: as much as each lane has where all of it is shared evenly.
+
+        Else one lane could have a single text, again and again, while the other one has all others.
+        """
+        return min(JOINED_CHARACTERS, max(self._least, (self._characters + self._computed) // self._lanes))
+
     def _start(self) -> None:
         """Start calls while there are lanes and there is reason to start now."""
         while self._waiting and len(self._running) < self._lanes:
-            age = time.monotonic() - self._waiting[0].since
-            if self._running and self._characters < JOINED_CHARACTERS and age < GATHER_SECONDS:
-                self._start_later(GATHER_SECONDS - age)
+            # Who has just got an answer may ask again: a lane that is free now waits for them too.
+            waits = time.monotonic() - max(self._waiting[0].since, self._freed)
+            if self._running and self._characters < self._share() and waits < GATHER_SECONDS:
+                self._start_later(GATHER_SECONDS - waits)
                 return
-            task = asyncio.get_running_loop().create_task(self._run(self._take()))
+            task = asyncio.get_running_loop().create_task(self._run(self._take(self._share())))
             self._running.add(task)
 
     def _start_later(self, delay: float) -> None:
@@ -164,15 +180,19 @@ class Batcher:
         self._timer = None
         self._start()
 
-    def _take(self) -> list[Piece]:
-        """The next batch: the piece that waits longest, and others of its input type; those given up are dropped."""
+    def _take(self, most: int) -> list[Piece]:
+        """The next batch: the piece that waits longest, and others of its input type; those given up are dropped.
+
+        Args:
+            most: characters, where the first piece does not have more.
+        """
         taken: list[Piece] = []
         left: deque[Piece] = deque()
         characters = 0
         while self._waiting:
             piece = self._waiting.popleft()
             fits = not taken or (
-                piece.input_type == taken[0].input_type and characters + piece.characters <= JOINED_CHARACTERS
+                piece.input_type == taken[0].input_type and characters + piece.characters <= most
             )
             if not piece.answer.done() and not fits:
                 left.append(piece)
@@ -182,6 +202,7 @@ class Batcher:
                 taken.append(piece)
                 characters += piece.characters
         self._waiting = left
+        self._computed += characters
         return taken
 
     async def _run(self, pieces: list[Piece]) -> None:
@@ -199,6 +220,8 @@ class Batcher:
             task = asyncio.current_task()
             assert task is not None
             self._running.discard(task)
+            self._computed -= sum(piece.characters for piece in pieces)
+            self._freed = time.monotonic()
             self._start()
 
     def _seen(self, pieces: list[Piece], seconds: float) -> None:
@@ -236,6 +259,16 @@ def embed_each(embedder: Embedder, pieces: Sequence[Piece]) -> list[Embeddings |
         outcomes.append(embeddings.slice(start, end))
         start = end
     return outcomes
+
+
+def _give_up(pieces: Sequence[Piece], timeout: float) -> None:
+    """End the wait of a request: the piece that it waits for gets an error, those behind it are dropped."""
+    left = [piece.answer for piece in pieces if not piece.answer.done()]
+    for number, answer in enumerate(left):
+        if number:
+            answer.cancel()
+        else:
+            answer.set_exception(InferenceError(f"Request timed out after [{timeout:g}s]", status=408))
 
 
 def _give(piece: Piece, outcome: Embeddings | Exception) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from models.endpoints.endpoint import Endpoint, check_inference_id, find_service
 from models.endpoints.inference import (
@@ -24,7 +23,7 @@ from models.endpoints.secrets import is_reference, secret_paths
 from models.errors import InferenceError, bad_request
 from models.local.catalog import catalog, catalog_id
 from pipeline.logs import log
-from pipeline.serve.answers import as_json, flag, read_json, seconds
+from pipeline.serve.answers import Route, as_json, flag, parameter, read_json, seconds
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.open_models import OpenModels
 from pipeline.serve.rerankers import OpenRerankers
@@ -69,9 +68,10 @@ class InferenceApi:
                 Route(path, self.infer, methods=["POST"]),
                 Route(path, self.delete, methods=["DELETE"]),
             ]
-        # What is asked most is tried first; and `PUT _inference/<id>/_update`, which has the form of `<task>/<id>`,
-        # before that.
+        # What is asked most is tried first: `POST _inference/<id>`; and `PUT _inference/<id>/_update`, which has the
+        # form of `<task>/<id>`, before that.
         routes.sort(key=lambda route: (route.endpoint != self.infer, not route.path.endswith("_update")))
+        routes.sort(key=lambda route: (route.endpoint, route.path) != (self.infer, "/_inference/{id}"))
         return [*routes, Route("/_inference", self.get, methods=["GET"])]
 
     async def get(self, request: Request) -> Response:
@@ -129,7 +129,7 @@ class InferenceApi:
         task, inference_id = request.path_params.get("task"), known_form(request.path_params["id"])
         endpoint = self._registry.get(inference_id, task)
         body = await read_json(request)
-        timeout = seconds(request.query_params.get("timeout") or _timeout_of(body), TIMEOUT)
+        timeout = seconds(parameter(request, "timeout") or _timeout_of(body), TIMEOUT)
         if not endpoint.embeds:
             return as_json(request, to_bytes(await self._rank(parse_rerank_request(endpoint, body), timeout)))
         asked = parse_request(endpoint, body)

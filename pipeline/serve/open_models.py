@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from models.embeddings import Embedder, Embeddings, InputType
 from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError
 from models.model import Model
 from models.open_model import usable_model
-from pipeline.serve.batching import Batcher
+from pipeline.serve.batching import JOINED_CHARACTERS, LANE_CHARACTERS, Batcher
 from pipeline.serve.metrics import Metrics
 
 KEPT_MODELS = 8
@@ -75,7 +73,7 @@ class OpenModels:
         """
         # Chunking and task settings of one request do not change the loaded model of a local endpoint; but a remote
         # one sends them along, so that all of the definition counts.
-        key = orjson.dumps(endpoint.to_json(), option=orjson.OPT_SORT_KEYS)
+        key = endpoint.key
         task = self._open.get(key)
         if task is None:
             task = self._open[key] = asyncio.get_running_loop().create_task(self._load(endpoint))
@@ -91,9 +89,11 @@ class OpenModels:
     async def _load(self, endpoint: Endpoint) -> OpenModel:
         loop, started = asyncio.get_running_loop(), time.monotonic()
         model, embedder = await loop.run_in_executor(self._executor, _load_model, endpoint, self._models)
-        lanes = LOCAL_LANES if _is_local(model) else REMOTE_LANES
+        lanes, least = (
+            (LOCAL_LANES, LANE_CHARACTERS) if _is_local(model) else (REMOTE_LANES, JOINED_CHARACTERS)
+        )
         observe = self._metrics.observe_batches(endpoint.inference_id)
-        batcher = Batcher(endpoint.inference_id, embedder, self._executor, lanes, observe)
+        batcher = Batcher(endpoint.inference_id, embedder, self._executor, lanes, observe, least)
         return OpenModel(model, embedder, batcher, time.monotonic() - started)
 
     def _drop_old(self) -> None:

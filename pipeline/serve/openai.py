@@ -14,14 +14,13 @@ import numpy as np
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from models.embeddings import DenseEmbeddings, Embeddings, SparseEmbeddings
 from models.endpoints.endpoint import Endpoint, parse_endpoint
 from models.endpoints.inference import parse_request
 from models.endpoints.registry import Registry
 from models.errors import ValidationError, bad_request
-from pipeline.serve.answers import as_json, read_json
+from pipeline.serve.answers import Route, as_json, read_json
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.inference import TIMEOUT, check_texts, known_form
 from pipeline.serve.open_models import OpenModels

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError
 from models.open_model import usable_rerank_model
@@ -63,7 +61,7 @@ class OpenRerankers:
         Raises:
             InferenceError: the model cannot be used; too many wait; 408, it took too long.
         """
-        key = orjson.dumps(endpoint.to_json(), option=orjson.OPT_SORT_KEYS)
+        key = endpoint.key
         opened = self._open.setdefault(key, _Open(endpoint.inference_id))
         self._open.move_to_end(key)
         if opened.waiting >= MOST_WAITING:

@@ -6,7 +6,7 @@ something, has to be this server itself. Beyond the loopback address every reque
 """
 
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -97,22 +97,19 @@ class Guard:
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request; the status goes into `scope` too."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        has_begun = False
-
-        async def send_guarded(message: Message) -> None:
-            nonlocal has_begun
+        def send_guarded(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                has_begun = True
+                scope["status"] = message["status"]
                 said = {name for name, _ in message["headers"]}
                 message["headers"] += [header for header in _HEADERS if header[0] not in said]
                 if self._door.is_closing:
                     message["headers"].append((b"connection", b"close"))
-            await send(message)
+            return send(message)
 
         problem: Exception | None = self._refusal(scope["path"], scope["headers"])
         if problem is None:
@@ -122,7 +119,7 @@ class Guard:
                 )  # a router alone raises what it has no handler for, where there is an app
                 await self._app(scope, receive, send_guarded)
             except Exception as error:
-                if has_begun:
+                if "status" in scope:  # the answer has begun
                     raise
                 problem = error
         if problem is not None:

@@ -7,10 +7,9 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from models.errors import InferenceError, bad_request
-from pipeline.serve.answers import as_json, read_json
+from pipeline.serve.answers import Route, as_json, read_json
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.open_models import OpenModels
 from pipeline.serve.page import documents, endpoints, runs, search
