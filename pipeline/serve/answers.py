@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -156,8 +157,10 @@ async def read_json(request: Request) -> Any:
         bad_request(f"the request body did not arrive within {BODY_SECONDS:.0f} s", status=408)
     if not body.strip():
         bad_request("request body is required", "parse_exception")
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(body)
     try:
-        return json.loads(body)
+        return json.loads(body)  # takes numbers beyond 64 bits, and says what is wrong as Python does
     except (ValueError, RecursionError) as error:
         problem = f"the request body is not JSON: {error}"
     bad_request(problem, "x_content_parse_exception")

@@ -1,8 +1,9 @@
 """Requests that come at the same time share a batch: each loaded model has one queue.
 
 A request that finds its model idle is computed at once. One that comes while the model computes waits for the next
-batch, a few milliseconds at least, so that others can join. The joined texts go through `Embedder.embed`, as those of
-`infer` do, where the engine cuts them into batches by tokens.
+batch, a few milliseconds at least, so that others can join; a model of this machine computes two at a time, about
+equal in size. The joined texts go through `Embedder.embed`, as those of `infer` do, where the engine cuts them into
+batches by tokens.
 """
 
 import asyncio
@@ -96,10 +97,11 @@ class Batcher:
         self._executor = executor
         self._lanes = lanes
         self._observe = observe
+        self._loop = asyncio.get_running_loop()
         self._least = least
         self._waiting: deque[Piece] = deque()
-        self._characters = 0
-        self._computed = 0
+        # Text that waits, that is computed, and that the last call had, which ended at `_freed`.
+        self._characters, self._computed, self._answered = 0, 0, 0
         self._freed = 0.0
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -134,7 +136,7 @@ class Batcher:
         self._waiting.extend(pieces)
         self._characters += characters
         self._start()
-        patience = asyncio.get_running_loop().call_later(timeout, _give_up, pieces, timeout)
+        patience = self._loop.call_later(timeout, _give_up, pieces, timeout)
         try:
             return _joined([await piece.answer for piece in pieces])
         finally:
@@ -143,14 +145,13 @@ class Batcher:
                 piece.answer.cancel()
 
     def _pieces(self, texts: Sequence[str], input_type: InputType) -> list[Piece]:
-        loop = asyncio.get_running_loop()
         if len(texts) == 1:
-            return [Piece(texts, input_type, len(texts[0]), loop.create_future())]
+            return [Piece(texts, input_type, len(texts[0]), self._loop.create_future())]
         pieces, start, characters = [], 0, 0
         for end, text in enumerate(texts, 1):
             characters += len(text)
             if characters >= JOINED_CHARACTERS or end == len(texts):
-                pieces.append(Piece(texts[start:end], input_type, characters, loop.create_future()))
+                pieces.append(Piece(texts[start:end], input_type, characters, self._loop.create_future()))
                 start, characters = end, 0
         return pieces
 
@@ -159,7 +160,8 @@ class Batcher:
 
         Else one lane could have a single text, again and again, while the other one has all others.
         """
-        return min(JOINED_CHARACTERS, max(self._least, (self._characters + self._computed) // self._lanes))
+        known = self._characters + self._computed + self._answered
+        return min(JOINED_CHARACTERS, max(self._least, known // self._lanes))
 
     def _start(self) -> None:
         """Start calls while there are lanes and there is reason to start now."""
@@ -169,12 +171,12 @@ class Batcher:
             if self._running and self._characters < self._share() and waits < GATHER_SECONDS:
                 self._start_later(GATHER_SECONDS - waits)
                 return
-            task = asyncio.get_running_loop().create_task(self._run(self._take(self._share())))
+            task = self._loop.create_task(self._run(self._take(self._share())))
             self._running.add(task)
 
     def _start_later(self, delay: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+            self._timer = self._loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -206,10 +208,10 @@ class Batcher:
         return taken
 
     async def _run(self, pieces: list[Piece]) -> None:
-        loop, started = asyncio.get_running_loop(), time.monotonic()
+        started = time.monotonic()
         try:
             if pieces:
-                work = loop.run_in_executor(self._executor, embed_each, self._embedder, pieces)
+                work = self._loop.run_in_executor(self._executor, embed_each, self._embedder, pieces)
                 for piece, outcome in zip(pieces, await work, strict=True):
                     _give(piece, outcome)
                 self._seen(pieces, time.monotonic() - started)
@@ -220,7 +222,8 @@ class Batcher:
             task = asyncio.current_task()
             assert task is not None
             self._running.discard(task)
-            self._computed -= sum(piece.characters for piece in pieces)
+            self._answered = sum(piece.characters for piece in pieces)
+            self._computed -= self._answered
             self._freed = time.monotonic()
             self._start()
 

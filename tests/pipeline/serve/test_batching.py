@@ -16,18 +16,21 @@ from pipeline.serve.batching import Batcher, Busy
 
 
 class Recorder:
-    """Embeds a text as its length; computes only while the gate is open, and remembers what it was asked."""
+    """Embeds a text as its length; computes only while its gate is open, and remembers what it was asked."""
 
     device = "cpu"
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.slow = threading.Event()
+        self.slow.set()
         self.calls: list[tuple[list[str], str]] = []
 
     def embed(self, texts: list[str], input_type: str) -> DenseEmbeddings:
         self.calls.append((list(texts), input_type))
         assert self.gate.wait(60)
+        assert "slow" not in texts or self.slow.wait(60)
         if "down" in texts:
             raise TransientError("the service is down", status=503)
         if "bad" in texts:
@@ -36,16 +39,19 @@ class Recorder:
         return DenseEmbeddings(values, np.zeros(len(texts), np.bool_), np.ones(len(texts), np.int32))
 
 
-def run(scenario: Callable[[Recorder, Batcher], Any], lanes: int = 1) -> Recorder:
+def run(
+    scenario: Callable[[Recorder, Batcher], Any], lanes: int = 1, least: int = batching.JOINED_CHARACTERS
+) -> Recorder:
     recorder = Recorder()
 
     async def play() -> None:
         with ThreadPoolExecutor(4) as executor:
-            batcher = Batcher("mine", recorder, executor, lanes, lambda *_: None)
+            batcher = Batcher("mine", recorder, executor, lanes, lambda *_: None, least)
             try:
                 await scenario(recorder, batcher)
             finally:
                 recorder.gate.set()
+                recorder.slow.set()
 
     asyncio.run(play())
     return recorder
@@ -95,6 +101,43 @@ def test_another_lane_waits_a_moment_for_company():
         await asyncio.gather(first, *others)
 
     assert [len(texts) for texts, _ in run(scenario, lanes=2).calls] == [1, 5]
+
+
+def test_lanes_share_what_waits_evenly(monkeypatch):
+    """Else one lane would have a single text again and again, which costs as much as four, the other one the rest."""
+    monkeypatch.setattr(batching, "GATHER_SECONDS", 60)
+
+    async def scenario(recorder, batcher):
+        recorder.gate.clear()
+        first = asyncio.create_task(ask(batcher, "x"))
+        await until(lambda: len(recorder.calls) == 1)
+        others = [asyncio.create_task(ask(batcher, "x")) for _ in range(63)]
+        await until(lambda: len(recorder.calls) == 2)
+        recorder.gate.set()
+        await asyncio.gather(first, *others)
+
+    # Ten are worth a call; then each lane gets half of the 64 that wait, are computed or were just answered.
+    assert [len(texts) for texts, _ in run(scenario, lanes=2, least=10).calls][:3] == [1, 10, 32]
+
+
+def test_a_free_lane_waits_for_those_who_were_just_answered(monkeypatch):
+    monkeypatch.setattr(batching, "GATHER_SECONDS", 60)
+
+    async def scenario(recorder, batcher):
+        async def ask_twice() -> None:
+            await ask(batcher, "xx")
+            await ask(batcher, "yy")
+
+        recorder.slow.clear()
+        slow = asyncio.create_task(ask(batcher, "slow"))
+        await until(lambda: len(recorder.calls) == 1)
+        asked = [asyncio.create_task(ask_twice()) for _ in range(5)]
+        await until(lambda: len(recorder.calls) >= 3)
+        recorder.slow.set()
+        await asyncio.gather(slow, *asked)
+
+    # Two fill the free lane; the three behind them wait for one of the two to ask again.
+    assert [len(texts) for texts, _ in run(scenario, lanes=2, least=4).calls][:3] == [1, 2, 4]
 
 
 def test_input_types_are_not_mixed():
@@ -164,6 +207,23 @@ def test_too_much_is_sent_away_with_a_time_to_come_back(monkeypatch):
         assert await ask(batcher, "x" * 30) == [30.0]
 
     run(scenario)
+
+
+def test_a_long_request_that_is_given_up_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(batching, "JOINED_CHARACTERS", 10)
+
+    async def scenario(recorder, batcher):
+        recorder.gate.clear()
+        first = asyncio.create_task(ask(batcher, "first"))
+        await until(lambda: len(recorder.calls) == 1)
+        with pytest.raises(InferenceError, match="timed out"):
+            await ask(batcher, *("x" * 10 for _ in range(5)), timeout=0.01)
+        recorder.gate.set()
+        assert await first == [5.0]
+        assert await ask(batcher, "last") == [4.0]
+        assert batcher.is_idle
+
+    assert [texts for texts, _ in run(scenario).calls] == [["first"], ["last"]]
 
 
 def test_a_request_that_is_given_up_leaves_the_queue():
