@@ -9,9 +9,12 @@ import numpy.typing as npt
 
 InputType = Literal["ingest", "search", "classification", "clustering"]
 
+Span = tuple[int, int]
+"""A part of a text: its first character and the one after the last."""
+
 OnBatch = Callable[[int, int], None]
-"""Told of each batch as soon as it is embedded: its number of texts, and of tokens that the model saw (0 if unknown);
-called from any thread."""
+"""Told of each batch as soon as it is embedded: its number of embeddings, and of tokens that the model saw (0 if
+unknown); called from any thread."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -172,6 +175,23 @@ class Embedder(Protocol):
             InferenceError: the request failed; the caller may try fewer texts to find the one to blame.
         """
         ...
+
+    def embed_spans(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], on_batch: OnBatch | None = None
+    ) -> Embeddings:
+        """Embed parts of documents within their surroundings: each text is computed once, each part pooled alone.
+
+        Only what `models.late_chunking` finds fit for it can.
+
+        Args:
+            texts: any number of texts.
+            spans: the parts of each text, which may overlap.
+            on_batch: told of every batch that is done.
+
+        Returns:
+            One embedding a part, those of the first text first.
+        """
+        raise TypeError(f"{type(self).__name__} embeds whole texts only")
 
     def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Count the tokens of each text before truncation, special tokens included (int32 [n])."""

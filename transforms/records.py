@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from models.chunking_settings import ChunkingSettings
-from models.embeddings import Embeddings
+from models.embeddings import Embeddings, Span
 
 StandsFor = Literal["document", "rest of the file", "unknown"]
 """What a failure stands for. Of how many documents the last two stand for, nobody knows."""
@@ -158,12 +158,14 @@ class SemanticField:
         sources: full dotted names of the fields whose values it embeds: itself and those that ``copy_to`` it.
         chunking: how its values are chunked.
         context: template of what stands before each chunk when it is embedded; None for nothing.
+        late_chunking: whether chunks are embedded within their value, those together that fit into the model's window.
     """
 
     name: str
     sources: tuple[str, ...]
     chunking: ChunkingSettings
     context: str | None = None
+    late_chunking: bool = False
 
 
 class Chunk(NamedTuple):
@@ -186,9 +188,26 @@ class Chunk(NamedTuple):
     context: str = ""
 
     @property
+    def place(self) -> tuple[str, int, int]:
+        """Source field, start and end offset."""
+        return self.source_field, self.start_offset, self.end_offset
+
+    @property
     def model_input(self) -> str:
         """What the model gets to see."""
         return self.context + self.text if self.context else self.text
+
+
+class Group(NamedTuple):
+    """Neighbouring chunks of one value that are embedded together. Equal groups have equal embeddings.
+
+    Attributes:
+        text: what the model sees, from the first chunk's start to the last one's end.
+        spans: where each chunk is in it, in characters.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +255,13 @@ class ChunkedDocument:
         document: the document.
         chunks: name of each semantic field -> its chunks, by source field and value, in order.
         embedded: the semantic fields that have their embeddings.
+        groups: name of each field with late chunking -> the groups of its chunks, in order.
     """
 
     document: Document
     chunks: dict[str, tuple[Chunk, ...]]
     embedded: dict[str, EmbeddedField] = field(default_factory=dict)
+    groups: dict[str, tuple[Group, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import DenseEmbeddings, Embedder, InputType, OnBatch
+from models.embeddings import DenseEmbeddings, Embedder, InputType, OnBatch, Span
 from models.errors import InferenceError
-from models.local.engine.batching import TokenBatch
+from models.local.engine.batching import TokenBatch, ranges
 from models.local.engine.run import Engine
 from models.local.engine.workers import Workers
 from models.local.tokens import Tokens
 from models.local.vectors import encode_elements, must_be_finite, normalize, shorten
 
 Compute = Callable[[TokenBatch], npt.NDArray[np.float32]]
-"""A model: one batch in, the pooled hidden states of its texts [texts, hidden] out."""
+"""A model: one batch in, the pooled hidden states of its texts, or of its spans, out [embeddings, hidden]."""
 
 
 class DenseEmbedder(Embedder):
@@ -63,6 +63,24 @@ class DenseEmbedder(Embedder):
         self, texts: Sequence[str], input_type: InputType, on_batch: OnBatch | None = None
     ) -> DenseEmbeddings:
         """Embed `texts` in order; see `models.embeddings.Embedder`."""
+        return self._embed(texts, input_type, on_batch)
+
+    def embed_spans(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], on_batch: OnBatch | None = None
+    ) -> DenseEmbeddings:
+        """Embed parts of documents within their surroundings; see `models.embeddings.Embedder`.
+
+        A token that lies in two parts counts in the `tokens` of both.
+        """
+        return self._embed(texts, "ingest", on_batch, spans)
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        input_type: InputType,
+        on_batch: OnBatch | None,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> DenseEmbeddings:
         prefix = self._prefixes.get(input_type, "")
         model = self._model_for(input_type)
 
@@ -73,15 +91,20 @@ class DenseEmbedder(Embedder):
                 )
             return model(batch)
 
+        places = _Places(texts, spans)
         values: npt.NDArray[np.float32] | None = None
-        is_truncated = np.zeros(len(texts), np.bool_)
-        tokens = np.zeros(len(texts), np.int32)
-        for rows, tokenized, parts in self._engine.run(texts, compute, prefix, on_batch):
-            tokens[rows], is_truncated[rows] = tokenized.lengths, tokenized.is_truncated
+        is_truncated = np.zeros(places.total, np.bool_)
+        tokens = np.zeros(places.total, np.int32)
+        for rows, tokenized, parts in self._engine.run(texts, compute, prefix, on_batch, spans):
+            own, found = places.of(rows), tokenized.spans
+            tokens[own] = tokenized.lengths if found is None else np.diff(found.bounds)[:, 0]
+            is_truncated[own] = tokenized.is_truncated if found is None else found.is_truncated
             for batch_rows, pooled in parts:
                 if values is None:  # the model's width is known with its first batch
-                    values = np.empty((len(texts), pooled.shape[1]), np.float32)
-                values[rows[batch_rows]] = pooled  # a batch's rows in its slice -> rows of `texts`
+                    values = np.empty((places.total, pooled.shape[1]), np.float32)
+                values[places.of(rows[batch_rows])] = (
+                    pooled  # a batch's rows in its slice -> those of `texts`
+                )
         if values is None:
             values = np.empty((0, self._dimensions or 0), np.float32)
         must_be_finite(values)
@@ -98,3 +121,17 @@ class DenseEmbedder(Embedder):
     def close(self) -> None:
         """Stop the copies."""
         self._workers.close()
+
+
+class _Places:
+    """Where the embeddings of each text stand among all."""
+
+    def __init__(self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None) -> None:
+        self._counts = None if spans is None else np.fromiter(map(len, spans), np.int64, len(spans))
+        self.total = len(texts) if self._counts is None else int(self._counts.sum())
+
+    def of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """The places of some texts' embeddings, text by text."""
+        if self._counts is None:
+            return rows
+        return ranges((np.cumsum(self._counts) - self._counts)[rows], self._counts[rows])

@@ -4,6 +4,7 @@ BERT's kind has code of its own (`models.local.wordpiece`), and byte-level BPE h
 to do (`models.local.byte_pairs`). Every other one is the Rust library's, and so is what these two leave to it.
 """
 
+import copy
 import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -64,6 +65,13 @@ class Tokens:
         """Special tokens that close every text; a cut text keeps them."""
         mask: list[int] = self._library().encode("a").special_tokens_mask
         return len(mask) - len("".join(map(str, mask)).rstrip("1"))
+
+    @cached_property
+    def whole(self) -> "Tokens":
+        """The same tokenizer without a window: it cuts nothing."""
+        other = copy.copy(self)
+        other.max_tokens = other._cut = None
+        return other
 
     def special_ids(self) -> npt.NDArray[np.int64]:
         """List the ids of the special tokens."""

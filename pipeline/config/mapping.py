@@ -61,6 +61,7 @@ class Property(BaseModel):
         search_inference_id: endpoint that embeds queries; the same where none is named.
         chunking_settings: overrides those of the endpoint.
         context: template of what stands before each chunk when it is embedded, an extension of ours (semantic_text).
+        late_chunking: whether chunks are embedded within their value, an extension of ours (semantic_text).
         index_options: how Elasticsearch indexes the embeddings; kept with the table for exports.
         format: formats of a date, `||` between them.
         coerce: whether a number may be written as text or with digits behind the point.
@@ -83,6 +84,7 @@ class Property(BaseModel):
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
     context: str | None = None
+    late_chunking: bool = False
     index_options: Any = None
     format: str | None = None
     coerce: bool = True
@@ -158,11 +160,21 @@ class Property(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Property":
-        if self.type != "semantic_text" and (
-            self.inference_id or self.search_inference_id or self.chunking_settings or self.context
-        ):
+        own = (
+            self.inference_id,
+            self.search_inference_id,
+            self.chunking_settings,
+            self.context,
+            self.late_chunking,
+        )
+        if self.type != "semantic_text" and any(own):
             raise ValueError(
-                f"[inference_id], [chunking_settings] and [context] belong to type [semantic_text], not [{self.type}]"
+                "[inference_id], [chunking_settings], [context] and [late_chunking] belong to type [semantic_text], not"
+                f" [{self.type}]"
+            )
+        if self.context and self.late_chunking:
+            raise ValueError(
+                "[context] and [late_chunking] exclude each other: both tell a chunk what it is about; keep one"
             )
         if self.analyzer and self.type not in (
             "text",

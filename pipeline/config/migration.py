@@ -21,6 +21,7 @@ class Embedding:
     search_inference_id: str | None = None
     chunking_settings: dict[str, Any] | None = None
     context: str | None = None
+    late_chunking: bool = False
 
     @classmethod
     def of(cls, field: Property, default_endpoint: str) -> "Embedding":
@@ -30,6 +31,7 @@ class Embedding:
             field.search_inference_id,
             field.chunking_settings,
             field.context,
+            field.late_chunking,
         )
 
 

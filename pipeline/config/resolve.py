@@ -10,6 +10,7 @@ from models.endpoints.endpoint import Endpoint
 from models.endpoints.prices import without_prices
 from models.endpoints.registry import Registry
 from models.errors import InferenceError, TransientError
+from models.late_chunking import LateChunking, late_chunking
 from models.model import Model
 from models.open_model import open_model
 from pipeline.config.migration import Migration, with_migrations
@@ -32,6 +33,7 @@ class ResolvedField:
         column: its column of the table.
         embedding_fingerprint: changes when the same text would get another embedding.
         search_inference_id: the endpoint that embeds queries.
+        late: what groups its chunks, where it has late chunking.
     """
 
     field: SemanticField
@@ -40,6 +42,7 @@ class ResolvedField:
     column: SemanticColumn
     embedding_fingerprint: str
     search_inference_id: str
+    late: LateChunking | None = None
 
     @property
     def identity(self) -> FieldIdentity:
@@ -69,6 +72,11 @@ class ResolvedConfig:
     def embedding_fingerprints(self) -> dict[str, str]:
         """Semantic field -> fingerprint of its embedding."""
         return {field.name: field.embedding_fingerprint for field in self.fields}
+
+    @property
+    def late(self) -> dict[str, LateChunking]:
+        """Name of each semantic field with late chunking -> what groups its chunks."""
+        return {field.name: field.late for field in self.fields if field.late}
 
     @property
     def shape(self) -> DocumentShape:
@@ -141,13 +149,14 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     chunking = (
         parse_chunking_settings(mapped.chunking_settings, return_defaults=False) or endpoint.chunking_settings
     )
-    field = SemanticField(name, config.mappings.sources(name), chunking, mapped.context)
+    late = late_chunking(model) if mapped.late_chunking else None
+    field = SemanticField(name, config.mappings.sources(name), chunking, mapped.context, mapped.late_chunking)
     # A service that must be asked for its dimensions is asked here, where it is known which field to blame.
     _ = model.model_settings
     element = "sparse" if endpoint.is_sparse else "float" if endpoint.element_type == "float" else "byte"
     column = SemanticColumn(name, endpoint.inference_id, element)
-    fingerprint = embedding_fingerprint(model.fingerprint, mapped.context)
-    return ResolvedField(field, endpoint, model, column, fingerprint, search_inference_id)
+    fingerprint = embedding_fingerprint(model.fingerprint, mapped.context, late_chunking=mapped.late_chunking)
+    return ResolvedField(field, endpoint, model, column, fingerprint, search_inference_id, late)
 
 
 def _by_default(config: RunConfig) -> str:
@@ -213,6 +222,7 @@ def _describe(
                 "embedding_fingerprint": field.embedding_fingerprint,
                 "chunking_settings": field.field.chunking.to_json(),
                 **({"context": field.field.context} if field.field.context else {}),
+                **({"late_chunking": True} if field.late else {}),
             }
             for field in fields
         },

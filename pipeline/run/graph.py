@@ -53,7 +53,7 @@ def chunked_documents(
 
     # Every field is cut by its own settings; the text stays with the document.
     counters = {field.field.name: field.model for field in resolved.fields}
-    chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters)
+    chunk = ChunkDocuments(tuple(field.field for field in resolved.fields), counters, resolved.late)
     chunked = documents[DONE] | chunk
     return chunked[DONE], [documents[FAILED], chunked[FAILED]]
 
@@ -61,15 +61,18 @@ def chunked_documents(
 def previous_rows(resolved: ResolvedConfig) -> PreviousRows:
     """Where embeddings come from that need not be made: the table's rows, and what documents bring along.
 
-    A document's own are those of its endpoint; where another model stands in for that, they are of no use.
+    A document's own are those of its endpoint; where another model stands in for that, or a chunk is not embedded
+    alone, they are of no use.
     """
+    contexts = {field.name: field.field.context for field in resolved.fields if field.field.context}
     accepted = {
         field.name: Accepted(field.endpoint.inference_id, {"task_type": field.endpoint.task_type, **settings})
         for field in resolved.fields
-        if not resolved.substitutions and not field.field.context and (settings := field.model.model_settings)
+        if not (resolved.substitutions or field.name in contexts or field.late)
+        and (settings := field.model.model_settings)
     }
-    contexts = {field.name: field.field.context for field in resolved.fields if field.field.context}
-    return PreviousRows(resolved.config.table.path, resolved.embedding_fingerprints, accepted, contexts)
+    fingerprints = resolved.embedding_fingerprints
+    return PreviousRows(resolved.config.table.path, fingerprints, accepted, contexts, resolved.late)
 
 
 def embed_graph(

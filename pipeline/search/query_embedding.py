@@ -51,7 +51,11 @@ def _search_endpoint(state: IndexState, inference_id: str) -> Endpoint:
 
 def _check_same(model: Model, field: str, definition: dict[str, Any]) -> None:
     indexed = definition["embedding_fingerprint"]
-    now = embedding_fingerprint(model.fingerprint, definition.get("context"))
+    now = embedding_fingerprint(
+        model.fingerprint,
+        definition.get("context"),
+        late_chunking=definition.get("late_chunking", False),
+    )
     if now != indexed:
         before, after = definition.get("model", {}), model.describe()
         raise PipelineError(

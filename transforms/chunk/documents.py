@@ -10,15 +10,26 @@ import numpy.typing as npt
 from apache_beam.metrics.metric import Metrics
 
 from models.errors import illegal_argument
+from models.late_chunking import LateChunking
 from models.text import Utf16Text, is_blank
 from transforms.batches import ChunkedBatch, DocumentBatch
 from transforms.chunk.boundaries import find_sentences
 from transforms.chunk.context import ChunkContexts
+from transforms.chunk.groups import group_chunks
 from transforms.chunk.separators import compile_separator
 from transforms.chunk.strategies import spans_of
 from transforms.chunk.token_strategies import CountTokens
 from transforms.field_values import field_values
-from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, Document, Failure, SemanticField
+from transforms.records import (
+    DONE,
+    FAILED,
+    Chunk,
+    ChunkedDocument,
+    Document,
+    Failure,
+    Group,
+    SemanticField,
+)
 
 
 class TokenCounter(Protocol):
@@ -98,10 +109,12 @@ class ChunkDocuments(beam.PTransform):
     Attributes:
         fields: the fields to cut.
         token_counters: name of a field -> what counts its tokens; needed where its size is in tokens.
+        late: name of each field with late chunking -> what groups its chunks.
     """
 
     fields: tuple[SemanticField, ...]
     token_counters: Mapping[str, TokenCounter] = field(default_factory=dict)
+    late: Mapping[str, LateChunking] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -120,7 +133,7 @@ class ChunkDocuments(beam.PTransform):
     def expand(self, documents: beam.pvalue.PCollection[DocumentBatch]) -> Any:
         """Wire the stage."""
         # A PTransform with two outputs has no annotation that Beam would understand.
-        chunk = _ChunkBatch(self.fields, dict(self.token_counters))
+        chunk = _ChunkBatch(self.fields, dict(self.token_counters), dict(self.late))
         return documents | beam.ParDo(chunk).with_outputs(FAILED, main=DONE)
 
 
@@ -131,9 +144,15 @@ class _ChunkBatch(beam.DoFn):
     chunks_made = Metrics.counter("chunk", "chunks_made")
     failures = Metrics.counter("chunk", "failures")
 
-    def __init__(self, fields: tuple[SemanticField, ...], token_counters: dict[str, TokenCounter]) -> None:
+    def __init__(
+        self,
+        fields: tuple[SemanticField, ...],
+        token_counters: dict[str, TokenCounter],
+        late: dict[str, LateChunking],
+    ) -> None:
         self.fields = fields
         self.token_counters = token_counters
+        self.late = late
 
     def process(self, documents: DocumentBatch) -> Iterator[ChunkedBatch]:
         """Cut all fields of some documents."""
@@ -152,6 +171,7 @@ class _ChunkBatch(beam.DoFn):
     def _cut(self, documents: Sequence[Document]) -> list[ChunkedDocument | Failure]:
         try:
             by_field = [self._chunk(documents, target) for target in self.fields]
+            groups = self._group(documents, by_field) if self.late else [{} for _ in documents]
         except Exception as error:
             # Whatever is wrong with one document, the others go on. The text itself stays out of the message.
             if len(documents) == 1:
@@ -159,13 +179,28 @@ class _ChunkBatch(beam.DoFn):
             return [outcome for document in documents for outcome in self._cut([document])]
         names = [target.name for target in self.fields]
         return [
-            ChunkedDocument(document, dict(zip(names, chunks, strict=True)))
-            for document, *chunks in zip(documents, *by_field, strict=True)
+            ChunkedDocument(document, dict(zip(names, chunks, strict=True)), groups=own)
+            for document, own, *chunks in zip(documents, groups, *by_field, strict=True)
         ]
 
     def _chunk(self, documents: Sequence[Document], target: SemanticField) -> list[tuple[Chunk, ...]]:
         counter = self.token_counters.get(target.name)
         return chunk_documents(documents, target, counter.count_tokens if counter else None)
+
+    def _group(
+        self, documents: Sequence[Document], by_field: Sequence[list[tuple[Chunk, ...]]]
+    ) -> list[dict[str, tuple[Group, ...]]]:
+        """Name of each field with late chunking -> the groups of its chunks, for each document."""
+        found: list[dict[str, tuple[Group, ...]]] = [{} for _ in documents]
+        for target, chunks in zip(self.fields, by_field, strict=True):
+            if target.name not in self.late:
+                continue
+            places = [[chunk.place for chunk in own] for own in chunks]
+            sources = [document.source for document in documents]
+            grouped = group_chunks(self.late[target.name], list(zip(sources, places, strict=True)))
+            for own, groups in zip(found, grouped, strict=True):
+                own[target.name] = groups
+        return found
 
 
 def _failure(document: Document, error: Exception) -> Failure:

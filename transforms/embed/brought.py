@@ -48,9 +48,7 @@ def brought_embeddings(
     if not stored or len(stored) >= MAX_CHUNKS:
         return None  # some may be folded: then their embedding is not that of their text
     found = [
-        (position, stored[place])
-        for position, chunk in enumerate(chunks)
-        if (place := _place(chunk)) in stored
+        (position, stored[place]) for position, chunk in enumerate(chunks) if (place := chunk.place) in stored
     ]
     embeddings = _embeddings([embedding for _, embedding in found], accepted) if found else None
     if embeddings is None:
@@ -66,10 +64,6 @@ def _agrees(inference: Mapping[str, Any], accepted: Accepted) -> bool:
         for name in names
         if settings.get(name) is not None
     )
-
-
-def _place(chunk: Chunk) -> tuple[str, int, int]:
-    return chunk.source_field, chunk.start_offset, chunk.end_offset
 
 
 def _by_place(chunks: Any) -> dict[tuple[Any, ...], Any]:

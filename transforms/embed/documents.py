@@ -19,16 +19,26 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.embeddings import DenseEmbeddings, Embedder, Embeddings, OnBatch, SparseEmbeddings
+from models.embeddings import DenseEmbeddings, Embedder, Embeddings, OnBatch, Span, SparseEmbeddings
 from models.errors import ModelLoadError, TransientError
 from models.model import Model
 from transforms import collector
 from transforms.batches import ChunkedBatch
+from transforms.chunk.groups import with_firsts
 from transforms.embed.merge import MAX_CHUNKS, merge_chunks
 from transforms.embed.reuse import PreviousRows, ReusableChunks
 from transforms.handover.progress import CallProgress, ProgressFile, RunStopped
 from transforms.handover.retries import write_retries
-from transforms.records import DONE, FAILED, Chunk, ChunkedDocument, EmbeddedField, Failure, joined_embeddings
+from transforms.records import (
+    DONE,
+    FAILED,
+    Chunk,
+    ChunkedDocument,
+    EmbeddedField,
+    Failure,
+    Group,
+    joined_embeddings,
+)
 
 FLUSH_CHARACTERS = 256 * 1024
 """Text to collect before the model is called: some 60,000 tokens, enough to fill and sort batches, seconds of work
@@ -53,17 +63,30 @@ class Pending:
         document: the document.
         chunks: its chunks in the field.
         reusable: embeddings of its previous row, and which chunk each belongs to.
-        texts: of the chunks that only the model can embed.
+        groups: the chunks as they are embedded together, where the field has late chunking.
+        texts: of the chunks, or groups, that only the model can embed.
+        spans: the chunks in each of these groups; None without late chunking.
+        missing: chunks that only the model can embed.
     """
 
     document: ChunkedDocument
     chunks: tuple[Chunk, ...]
     reusable: ReusableChunks | None
+    groups: tuple[Group, ...] | None = None
     texts: list[str] = dataclasses.field(init=False)
+    spans: list[tuple[Span, ...]] | None = dataclasses.field(init=False, default=None)
+    missing: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        known = self.reusable.rows if self.reusable is not None else ()
-        self.texts = [chunk.model_input for index, chunk in enumerate(self.chunks) if index not in known]
+        known = self.reusable.rows if self.reusable is not None else {}
+        if self.groups is None:
+            self.texts = [chunk.model_input for index, chunk in enumerate(self.chunks) if index not in known]
+            self.missing = len(self.texts)
+            return
+        # A group is reused as a whole, so its first chunk tells of all.
+        new = [group for first, group in with_firsts(self.groups) if first not in known]
+        self.texts, self.spans = [group.text for group in new], [group.spans for group in new]
+        self.missing = sum(map(len, self.spans))
 
 
 def embed_documents(
@@ -83,11 +106,8 @@ def embed_documents(
     Raises:
         ModelLoadError: the model cannot be used at all.
     """
-    texts = [text for one in pending for text in one.texts]
     try:
-        embeddings = embedder.embed(texts, "ingest", on_batch) if texts else None
-        if embeddings is not None and len(embeddings) != len(texts):
-            raise ValueError(f"the model gave {len(embeddings)} embeddings for {len(texts)} texts")
+        embeddings = _embedded(embedder, pending, on_batch)
     except ModelLoadError:
         raise
     except Exception as error:
@@ -100,6 +120,22 @@ def embed_documents(
     return list(_put_back(field, pending, embeddings))
 
 
+def _embedded(embedder: Embedder, pending: Sequence[Pending], on_batch: OnBatch | None) -> Embeddings | None:
+    """The embeddings of all that only the model can embed; None where there is nothing."""
+    texts = [text for one in pending for text in one.texts]
+    if not texts:
+        return None
+    if pending[0].groups is None:
+        embeddings = embedder.embed(texts, "ingest", on_batch)
+    else:
+        spans = [span for one in pending for span in one.spans or ()]
+        embeddings = embedder.embed_spans(texts, spans, on_batch)
+    missing = sum(one.missing for one in pending)
+    if len(embeddings) != missing:
+        raise ValueError(f"the model gave {len(embeddings)} embeddings for {missing} texts")
+    return embeddings
+
+
 def _put_back(
     field: str, pending: Sequence[Pending], embeddings: Embeddings | None
 ) -> Iterator[ChunkedDocument | Failure]:
@@ -107,8 +143,8 @@ def _put_back(
     for one in pending:
         document = one.document
         embedded = {**document.embedded, field: _embedded_field(one, embeddings, first)}
-        first += len(one.texts)
-        yield ChunkedDocument(document.document, document.chunks, embedded)
+        first += one.missing
+        yield ChunkedDocument(document.document, document.chunks, embedded, document.groups)
 
 
 def _embedded_field(one: Pending, batch: Embeddings | None, first: int) -> EmbeddedField:
@@ -125,7 +161,7 @@ def _embedded_field(one: Pending, batch: Embeddings | None, first: int) -> Embed
     if not rows and len(one.chunks) <= MAX_CHUNKS:
         # Nearly always: its rows stay where they are.
         return EmbeddedField(one.chunks, batch, first=first)
-    new = batch.slice(first, first + len(one.texts)) if batch is not None and one.texts else None
+    new = batch.slice(first, first + one.missing) if batch is not None and one.missing else None
     if not rows:
         assert new is not None
         return EmbeddedField(*merge_chunks(one.chunks, new))
@@ -254,11 +290,13 @@ class EmbedField(beam.DoFn):
         if self._progress.is_stopped:
             raise RunStopped
         for document in documents:
-            chunks = document.chunks[self.field]
+            chunks, groups = document.chunks[self.field], document.groups.get(self.field)
             reusable = (
-                self.previous.reusable(document.document, self.field, chunks) if self.previous else None
+                self.previous.reusable(document.document, self.field, chunks, groups)
+                if self.previous
+                else None
             )
-            one = Pending(document, chunks, reusable)
+            one = Pending(document, chunks, reusable, groups)
             self._pending.append(one)
             self._characters += sum(map(len, one.texts))
             if self._characters >= self._flush_characters or len(self._pending) >= FLUSH_DOCUMENTS:
@@ -308,9 +346,9 @@ class EmbedField(beam.DoFn):
 
     def _embed(self, pending: list[Pending], characters: int) -> list[ChunkedDocument | Failure]:
         """Call the model, count its batches, and learn how much text it takes in the time that a call may last."""
-        texts = sum(len(one.texts) for one in pending)
-        reused = sum(len(one.chunks) for one in pending) - texts
-        call = CallProgress(self._progress, len(pending) * self.share, texts, reused)
+        missing = sum(one.missing for one in pending)
+        reused = sum(len(one.chunks) for one in pending) - missing
+        call = CallProgress(self._progress, len(pending) * self.share, missing, reused)
         begun = time.monotonic()
         outcomes = embed_documents(self._embedder, self.field, pending, call.on_batch)
         call.finish()

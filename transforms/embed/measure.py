@@ -12,10 +12,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 from models.model import Model
 from transforms.batches import ChunkedBatch
 from transforms.chunk.boundaries import count_words_of
+from transforms.chunk.groups import with_firsts
 from transforms.embed.merge import count_stored
 from transforms.embed.reuse import PreviousRows
 from transforms.lengths import Histogram, histogram
-from transforms.records import Chunk, ChunkedDocument
+from transforms.records import ChunkedDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,17 @@ class FieldMeasures:
 
 
 def measure(
-    name: str, model: Model, chunks: Sequence[tuple[Chunk, ...]], reused: Sequence[set[int]]
+    name: str, model: Model, documents: Sequence[ChunkedDocument], reused: Sequence[set[int]]
 ) -> FieldMeasures:
     """Measure one field's chunks of some documents.
 
     Args:
         name: the field.
         model: its model; only the tokenizer is used.
-        chunks: the chunks of each document.
+        documents: the documents.
         reused: for each document the positions of the chunks whose embedding is at hand.
     """
+    chunks = [document.chunks[name] for document in documents]
     texts = [chunk.text for document in chunks for chunk in document]
     inputs = [chunk.model_input for document in chunks for chunk in document]
     is_reused = [
@@ -67,13 +69,22 @@ def measure(
     ]
     tokens = model.count_tokens(inputs).tolist() if inputs else []
     window = model.max_tokens or max(tokens, default=0)
+    seen = [count for count, known in zip(tokens, is_reused, strict=True) if not known]
+    groups = [
+        group.text
+        for document, known in zip(documents, reused, strict=True)
+        for first, group in with_firsts(document.groups.get(name, ()))
+        if first not in known
+    ]
+    if groups:  # the model sees them, not chunk by chunk
+        seen = model.count_tokens(groups).tolist()
     return FieldMeasures(
         field=name,
         documents=sum(map(bool, chunks)),
         chunks=len(texts),
         stored=sum(map(count_stored, chunks)),
         reused=sum(is_reused),
-        tokens=sum(min(count, window) for count, known in zip(tokens, is_reused, strict=True) if not known),
+        tokens=sum(min(count, window) for count in seen),
         truncated=sum(count > window for count in tokens),
         characters=sum(map(len, texts)),
         words=histogram(count_words_of(texts)),
@@ -132,8 +143,9 @@ class _MeasureFields(beam.DoFn):
         for name, model in self.models.items():
             if buffer:
                 reused = [self._reused(document, name) for document in buffer]
-                yield measure(name, model, [document.chunks[name] for document in buffer], reused)
+                yield measure(name, model, buffer, reused)
 
     def _reused(self, document: ChunkedDocument, name: str) -> set[int]:
-        found = self.previous.reusable(document.document, name, document.chunks[name])
+        groups = document.groups.get(name)
+        found = self.previous.reusable(document.document, name, document.chunks[name], groups)
         return set(found.rows) if found is not None else set()

@@ -2,6 +2,7 @@
 
 Where a chunk of a changed document has the text of a chunk of its previous row, the embedding is taken from there. It
 need not be that of the same field: when a field is moved to another endpoint, what was made beside it is what it gets.
+With late chunking the embedding of a chunk depends on its whole group, and is taken only where that is the same.
 """
 
 from collections import OrderedDict
@@ -13,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from models.embeddings import Embeddings
+from models.late_chunking import LateChunking
 from models.text import Utf16Text
 from transforms import exact_json
 from transforms.chunk.context import ChunkContexts
+from transforms.chunk.groups import group_chunks, with_firsts
 from transforms.embed.brought import Accepted, brought_embeddings
 from transforms.embed.merge import MAX_CHUNKS
 from transforms.field_values import joined_values
-from transforms.records import Chunk, Document, PreviousRow
+from transforms.records import Chunk, Document, Group, PreviousRow
 from transforms.table.columns import ChunkColumn, from_arrow
 from transforms.table.fingerprint import embedding_fingerprints
 from transforms.table.parts import open_part
@@ -48,6 +51,7 @@ class PreviousRows:
         fingerprints: field name -> fingerprint that its embeddings must have to be used again.
         accepted: field name -> what embeddings that a document brings must be made by; others are made anew.
         contexts: field name -> template of its chunks' headers, for those that have one.
+        late: name of each field with late chunking -> what groups its chunks.
     """
 
     def __init__(
@@ -56,8 +60,10 @@ class PreviousRows:
         fingerprints: Mapping[str, str],
         accepted: Mapping[str, Accepted] | None = None,
         contexts: Mapping[str, str] | None = None,
+        late: Mapping[str, LateChunking] | None = None,
     ) -> None:
         self.contexts = dict(contexts or {})
+        self.late = dict(late or {})
         self.accepted = dict(accepted or {})
         self.table_path = table_path
         self.fingerprints = dict(fingerprints)
@@ -71,12 +77,26 @@ class PreviousRows:
             "fingerprints": self.fingerprints,
             "accepted": self.accepted,
             "contexts": self.contexts,
+            "late": self.late,
             "_groups": OrderedDict(),
             "_starts": {},
         }
 
-    def reusable(self, document: Document, field: str, chunks: Sequence[Chunk]) -> ReusableChunks | None:
-        """Find the chunks of a document whose embeddings it brings along, or its previous row holds."""
+    def reusable(
+        self,
+        document: Document,
+        field: str,
+        chunks: Sequence[Chunk],
+        groups: Sequence[Group] | None = None,
+    ) -> ReusableChunks | None:
+        """Find the chunks of a document whose embeddings it brings along, or its previous row holds.
+
+        Args:
+            document: the document.
+            field: the semantic field.
+            chunks: its chunks there.
+            groups: the same as they are embedded together, where the field has late chunking.
+        """
         if field in document.brought and field in self.accepted:
             brought = brought_embeddings(document.brought[field], chunks, self.accepted[field])
             if brought is not None:
@@ -87,12 +107,15 @@ class PreviousRows:
         column = self._column(row, field)
         if column is None:
             return None
-        known = self._known_inputs(row, column, self.contexts.get(field))
-        matches = [
-            (index, known[chunk.model_input])
-            for index, chunk in enumerate(chunks)
-            if chunk.model_input in known
-        ]
+        if groups is None:
+            known = self._known_inputs(row, column, self.contexts.get(field))
+            matches = [
+                (index, known[chunk.model_input])
+                for index, chunk in enumerate(chunks)
+                if chunk.model_input in known
+            ]
+        else:
+            matches = _matching(groups, self._known_groups(row, column, self.late[field]))
         if not matches:
             return None
         old_rows = [old for _, old in matches]
@@ -148,3 +171,26 @@ class PreviousRows:
             header = contexts.of(name, start) if contexts is not None else ""
             known.setdefault(header + texts[name].slice(start, end), index)
         return known
+
+    def _known_groups(self, row: pa.Table, field: str, late: LateChunking) -> dict[Group, int]:
+        """The groups in which the row's chunks were embedded -> the position of their first chunk."""
+        column = ChunkColumn.of(row.column(field))
+        if len(column.chunks) >= MAX_CHUNKS:
+            return {}
+        source = exact_json.loads(row.column("_source")[0].as_py())
+        # The fingerprint of an embedding has the model's window and tokenizer, so they were grouped as they are now.
+        (groups,) = group_chunks(late, [(source, list(column.places()))])
+        known: dict[Group, int] = {}
+        for first, group in with_firsts(groups):
+            known.setdefault(group, first)
+        return known
+
+
+def _matching(groups: Sequence[Group], known: Mapping[Group, int]) -> list[tuple[int, int]]:
+    """The position of each chunk whose group is known, and that of its embedding."""
+    return [
+        (first + place, known[group] + place)
+        for first, group in with_firsts(groups)
+        if group in known
+        for place in range(len(group.spans))
+    ]

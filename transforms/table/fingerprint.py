@@ -17,6 +17,9 @@ from transforms.table.schema import TABLE_FORMAT
 NO_EMBEDDING = ""
 """In a row's fingerprint: the row was kept when the field's model changed, and has no embedding in that field."""
 
+GROUPING = 1
+"""Raised when a change to this code puts other chunks together, or pools them otherwise, with late chunking."""
+
 _ROW = "_row"
 
 
@@ -37,8 +40,16 @@ class FieldIdentity:
     chunking: Mapping[str, Any]
 
 
-def embedding_fingerprint(model: str, context: str | None) -> str:
-    """The fingerprint of a field's embeddings: its model's, and the template of what stands before each chunk."""
+def embedding_fingerprint(model: str, context: str | None, *, late_chunking: bool = False) -> str:
+    """The fingerprint of a field's embeddings: its model's, and what the model sees besides the chunk.
+
+    Args:
+        model: fingerprint of the model.
+        context: template of what stands before each chunk.
+        late_chunking: whether chunks are embedded within their value; a mapping has that or a context.
+    """
+    if late_chunking:
+        return _digest([model, {"late_chunking": GROUPING}])
     return model[:16] if context is None else _digest([model, context])
 
 

@@ -197,7 +197,7 @@ class NativeEncoder:
 
 
 def pooled(encoder: NativeEncoder, pooling: str) -> Callable[[TokenBatch], Array]:
-    """Reduce each text's hidden states to one row [texts, hidden].
+    """Reduce the hidden states of each embedding's tokens to one row [embeddings, hidden].
 
     Args:
         encoder: gives the hidden states.
@@ -207,7 +207,7 @@ def pooled(encoder: NativeEncoder, pooling: str) -> Callable[[TokenBatch], Array
 
     def compute(batch: TokenBatch) -> Array:
         hidden = encoder.forward(batch)
-        return np.stack([reduce(hidden[tokens]) for tokens in batch.slices()])
+        return np.stack([reduce(hidden[tokens]) for tokens in batch.segments()])
 
     return compute
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from models.local.engine.batching import TokenBatch
+from models.local.engine.batching import TokenBatch, ranges
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +47,14 @@ class PackedBatch:
         positions: int32 tensor [tokens]; each token's place in its text.
         ends: int32 tensor [texts + 1]; where each text ends, with a 0 before.
         lengths: int64 array [texts], on the host; tokens of each text.
+        spans: int64 array [embeddings, 2], on the host; see `TokenBatch`.
     """
 
     ids: "torch.Tensor"
     positions: "torch.Tensor"
     ends: "torch.Tensor"
     lengths: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def put(cls, batch: TokenBatch, device: str) -> "PackedBatch":
@@ -69,7 +71,7 @@ class PackedBatch:
         if device != "cpu":
             packed = packed.pin_memory().to(device, non_blocking=True)
         ids, positions, bounds = packed[:tokens], packed[tokens : 2 * tokens], packed[2 * tokens :]
-        return cls(ids, positions, bounds, batch.lengths)
+        return cls(ids, positions, bounds, batch.lengths, batch.spans)
 
     @property
     def longest(self) -> int:
@@ -159,7 +161,7 @@ def _use_one_thread() -> None:
 
 
 def pooled(encoder: Encoder, pooling: str, device: str) -> OnDevice[npt.NDArray[np.float32]]:
-    """Reduce each text's hidden states to one row [texts, hidden], in float32.
+    """Reduce the hidden states of each embedding's tokens to one row [embeddings, hidden], in float32.
 
     Args:
         encoder: on `device` already.
@@ -176,7 +178,20 @@ def pooled(encoder: Encoder, pooling: str, device: str) -> OnDevice[npt.NDArray[
 
 
 def _mean(hidden: "torch.Tensor", batch: PackedBatch) -> "torch.Tensor":
+    if batch.spans is not None:
+        return mean_of_spans(hidden.float(), batch.spans)
     return over_texts(hidden.float(), batch, "mean")
+
+
+def mean_of_spans(values: "torch.Tensor", spans: npt.NDArray[np.int64]) -> "torch.Tensor":
+    """The mean of [tokens, columns] over the tokens of each span; spans may share tokens, and none is empty."""
+    import torch
+
+    lengths = spans[:, 1] - spans[:, 0]
+    tokens, sizes = (
+        torch.from_numpy(part).to(values.device) for part in (ranges(spans[:, 0], lengths), lengths)
+    )
+    return torch.segment_reduce(values[tokens], "mean", lengths=sizes, axis=0, unsafe=True)
 
 
 def over_texts(values: "torch.Tensor", batch: PackedBatch, reduce: str) -> "torch.Tensor":

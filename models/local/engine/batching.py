@@ -10,6 +10,30 @@ CPU_TOKENS, GPU_TOKENS = 1024, 65_536
 
 
 @dataclass(frozen=True, slots=True)
+class TokenSpans:
+    """Parts of n texts that get an embedding each, text by text.
+
+    Attributes:
+        bounds: int64 [spans, 2]; a part's first token in its text and the one after the last.
+        counts: int64 [n]; parts of each text.
+        is_truncated: bool [spans]; whether the window cut tokens of the part.
+    """
+
+    bounds: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    is_truncated: npt.NDArray[np.bool_]
+
+    def places(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """Which parts are those of some texts."""
+        return ranges((np.cumsum(self.counts) - self.counts)[rows], self.counts[rows])
+
+    def within(self, rows: npt.NDArray[np.intp], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The bounds of some texts' parts where the tokens of these texts lie end to end; `lengths` are theirs."""
+        starts = np.cumsum(lengths) - lengths
+        return self.bounds[self.places(rows)] + np.repeat(starts, self.counts[rows])[:, None]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedTexts:
     """Token ids of n texts, end to end in one array.
 
@@ -19,12 +43,14 @@ class TokenizedTexts:
         is_truncated: bool [n].
         offsets: int32 [tokens, 2]; first character of each token in its text and the one after the last, 0 and 0 for
             the special tokens around it. None where not asked for.
+        spans: the parts of the texts that get an embedding each; None where each text gets one.
     """
 
     ids: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
     is_truncated: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int32] | None = None
+    spans: TokenSpans | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -57,15 +83,22 @@ class TokenBatch:
     Attributes:
         ids: int32 [tokens].
         lengths: int64 [texts]; tokens of each text.
+        spans: int64 [embeddings, 2]; first token of each embedding and the one after the last, where several are
+            made of a text. None where each text gets one.
     """
 
     ids: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64] | None = None
 
     def slices(self) -> list[slice]:
         """Where each text's tokens are."""
         ends = np.cumsum(self.lengths)
         return [slice(*bounds) for bounds in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
+
+    def segments(self) -> list[slice]:
+        """Where the tokens of each embedding are."""
+        return self.slices() if self.spans is None else [slice(*bounds) for bounds in self.spans.tolist()]
 
 
 def plan_batches(lengths: npt.NDArray[np.int32], token_budget: int) -> list[npt.NDArray[np.intp]]:
@@ -113,8 +146,13 @@ def gather(
         lengths: of the texts to copy.
         rows: which texts to copy.
     """
+    return ids[ranges(starts[rows], lengths)]
+
+
+def ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers of several ranges one after the other, each from its start on."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    # The place of an output token in `ids` is its own place plus a shift that is the same for its whole text: where the
-    # text begins there, less where it begins here.
-    return ids[np.repeat(starts[rows] - (ends - lengths), lengths) + np.arange(total)]
+    # A number is its own place plus a shift that is the same for its whole range: where the range starts, less where it
+    # begins here.
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)

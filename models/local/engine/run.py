@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.embeddings import OnBatch
+from models.embeddings import OnBatch, Span
 from models.errors import InferenceError
 from models.local.engine.batching import TokenBatch, TokenizedTexts, gather, plan_batches
+from models.local.engine.spans import with_spans
 from models.local.engine.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -24,12 +25,20 @@ Output = TypeVar("Output")
 Rows = npt.NDArray[np.intp]
 
 
+class Encode(Protocol):
+    """A model's tokenizer; see `models.local.tokens.Tokens.encode`."""
+
+    def __call__(self, texts: Sequence[str], offsets: bool = False) -> TokenizedTexts:
+        """Give the token ids of texts, and where their tokens are."""
+        ...
+
+
 class Engine(Generic[Output]):
     """Runs batches of packed texts on the copies of one model. Safe to call from several threads."""
 
     def __init__(
         self,
-        encode: Callable[[Sequence[str]], TokenizedTexts],
+        encode: Encode,
         workers: Workers,
         device: str,
         token_budget: int,
@@ -53,6 +62,7 @@ class Engine(Generic[Output]):
         compute: Callable[[TokenBatch], Output],
         prefix: str = "",
         on_batch: OnBatch | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
     ) -> "Iterator[tuple[Rows, TokenizedTexts, list[tuple[Rows, Output]]]]":
         """Embed `texts`.
 
@@ -61,6 +71,7 @@ class Engine(Generic[Output]):
             compute: the model: one batch in, embeddings in the order of its texts out.
             prefix: put before each text.
             on_batch: told of every batch that is computed.
+            spans: the parts of each text that get an embedding each; None gives every text one.
 
         Yields:
             For each slice of the texts: which texts, their tokens, and for each batch of the slice its rows in the
@@ -70,7 +81,13 @@ class Engine(Generic[Output]):
         try:
             # All slices are handed over before the first result is awaited: the workers compute meanwhile.
             for rows in slices(texts, max(_SLICE_CHARACTERS, self.token_budget * _CHARACTERS_A_TOKEN)):
-                tokenized = self._encode([prefix + texts[row] for row in rows])
+                inputs = [prefix + texts[row] for row in rows]
+                if spans is None:
+                    tokenized = self._encode(inputs)
+                else:
+                    tokenized = with_spans(
+                        self._encode(inputs, True), [spans[row] for row in rows], len(prefix)
+                    )
                 batches = plan_batches(tokenized.lengths, self.token_budget)
                 starts = tokenized.starts()
                 futures = [
@@ -95,8 +112,9 @@ class Engine(Generic[Output]):
     ) -> list[tuple[Rows, Output]]:
         """Compute one batch; one that does not fit into memory is halved until it does."""
         lengths = tokenized.lengths[rows].astype(np.int64)
+        spans = None if tokenized.spans is None else tokenized.spans.within(rows, lengths)
         try:
-            computed = compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths))
+            computed = compute(TokenBatch(gather(tokenized.ids, starts, lengths, rows), lengths, spans))
         except MemoryError as error:
             if len(rows) == 1:
                 raise InferenceError(
@@ -107,7 +125,7 @@ class Engine(Generic[Output]):
             self._shrink(int(lengths.sum()))
         else:
             if on_batch is not None:
-                on_batch(len(rows), int(lengths.sum()))
+                on_batch(len(rows) if spans is None else len(spans), int(lengths.sum()))
             return [(rows, computed)]
         middle = (len(rows) + 1) // 2
         first = self._run_batch(compute, tokenized, starts, rows[:middle], on_batch)

@@ -39,6 +39,13 @@ def migrate(
     context: Annotated[
         str | None, typer.Option(metavar="TEMPLATE", help="What stands before each of its chunks.")
     ] = None,
+    late_chunking: Annotated[
+        bool | None,
+        typer.Option(
+            "--late-chunking/--no-late-chunking",
+            help="Embed its chunks within their document, or each alone.",
+        ),
+    ] = None,
     switch: Annotated[bool, typer.Option("--switch", help="Make the new embedding the field's own.")] = False,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="After the switch: let the old one go.")
@@ -62,15 +69,16 @@ def migrate(
 
     loaded = load_config(config, overrides)
     step = _step({"--to": to, "--switch": switch, "--drop-old": drop_old, "--drop-next": drop_next})
-    if (chunking is not None or context is not None) and step != "--to":
-        raise PipelineError("--chunking and --context go with --to")
+    if step != "--to" and any(one is not None for one in (chunking, context, late_chunking)):
+        raise PipelineError("--chunking, --context and --late-chunking go with --to")
     if step is None:
         return _show(loaded, output)
     if field is None:
         raise PipelineError(f"{step} needs --field; the mapping has {', '.join(loaded.mappings.semantic())}")
     compared = None
     if to is not None:
-        summary = begin(loaded, field, _embedding(loaded, field, to, chunking, context), quiet=quiet)
+        embedding = _embedding(loaded, field, to, chunking, context, late_chunking)
+        summary = begin(loaded, field, embedding, quiet=quiet)
         compared = _compare(loaded, field, queries or loaded.gates.queries, qrels or loaded.gates.qrels)
     elif step == "--switch":
         summary = switch_over(loaded, field, quiet=quiet)
@@ -93,7 +101,12 @@ def _step(asked: dict[str, Any]) -> str | None:
 
 
 def _embedding(
-    config: "RunConfig", field: str, to: str, chunking: str | None, context: str | None
+    config: "RunConfig",
+    field: str,
+    to: str,
+    chunking: str | None,
+    context: str | None,
+    late_chunking: bool | None,
 ) -> "Embedding":
     """What `--to` and its options ask for; without them the field's own settings stay."""
     from models.chunking_settings import parse_chunking_settings
@@ -103,8 +116,14 @@ def _embedding(
 
     mapped = config.mappings.semantic().get(field)
     settings = mapped.chunking_settings if mapped else None
-    if context is None and mapped:
+    if context is not None and late_chunking:
+        raise PipelineError("--context and --late-chunking exclude each other; name one")
+    # What is asked for takes the place of the other that the field has.
+    if context is None and mapped and not late_chunking:
         context = mapped.context
+    late = (
+        bool(mapped and mapped.late_chunking and context is None) if late_chunking is None else late_chunking
+    )
     if chunking is not None:
         try:
             settings = parse_json(chunking)
@@ -113,7 +132,7 @@ def _embedding(
             raise PipelineError(f"--chunking is not JSON: {error}") from None
         except InferenceError as error:
             raise PipelineError(f"--chunking: {error.reason}") from None
-    return Embedding(to, None, settings, context)
+    return Embedding(to, None, settings, context, late)
 
 
 def _compare(

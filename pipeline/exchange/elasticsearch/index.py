@@ -160,7 +160,8 @@ def _semantic(
     if form.form == "nested":
         return {"type": "text", **{key: field[key] for key in ("copy_to", "fields") if field.get(key)}}
     settings = described["model_settings"]
-    field.pop("context", None)  # an extension of ours
+    for extension in ("context", "late_chunking"):
+        field.pop(extension, None)
     field["inference_id"] = form.inference_id(name, described)
     if name in form.inference_ids:
         field.pop("search_inference_id", None)

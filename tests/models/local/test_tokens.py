@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,17 @@ def test_tokens_are_those_of_transformers() -> None:
 
 def test_counts_are_before_truncation() -> None:
     assert Tokens(FOLDER, 8).count(["word " * 20, ""]).tolist() == [22, 2]
+
+
+@pytest.mark.parametrize("make", [lambda: Tokens(FOLDER, 8), lambda: by_library(8)])
+def test_whole_texts_have_all_their_tokens(make: Callable[[], Tokens]) -> None:
+    tokens, texts = make(), ["one two three " * 500, "", "a tag \U000e0041 alone"]
+    found = tokens.whole.encode(texts, True)
+    assert found.lengths.tolist() == tokens.count(texts).tolist()
+    assert not found.is_truncated.any()
+    assert found.offsets is not None
+    assert found.offsets[: found.lengths[0], 1].max() == len(texts[0]) - 1
+    assert tokens.encode(texts).lengths.max() == 8
 
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:

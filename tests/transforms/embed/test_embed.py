@@ -16,9 +16,10 @@ from models.endpoints.registry import Registry
 from models.errors import InferenceError, ModelLoadError, TransientError
 from models.open_model import open_model
 from transforms.batches import ChunkedBatch
+from transforms.chunk.groups import with_firsts
 from transforms.embed.documents import EmbedDocuments, EmbedField, Pending, embed_documents
 from transforms.embed.reuse import ReusableChunks
-from transforms.records import Chunk, ChunkedDocument, Document, Failure, Location
+from transforms.records import Chunk, ChunkedDocument, Document, Failure, Group, Location
 
 
 def chunked(name: str, texts: Sequence[str]) -> ChunkedDocument:
@@ -49,6 +50,65 @@ class Lengths:
             raise InferenceError("refused")
         values = np.array([[len(text)] for text in texts], np.float32)
         return DenseEmbeddings(values, np.zeros(len(texts), bool), np.ones(len(texts), np.int32))
+
+
+class Within(Lengths):
+    """Embeds a part of a text as the part's length, and a hundred times its place."""
+
+    def embed_spans(self, texts, spans, on_batch=None):
+        self.calls.append(list(texts))
+        if any("!" in text for text in texts):
+            raise InferenceError("refused")
+        values = np.array([[end - start + 100 * start] for own in spans for start, end in own], np.float32)
+        return DenseEmbeddings(values, np.zeros(len(values), bool), np.ones(len(values), np.int32))
+
+
+def late_pending(name: str, sizes: Sequence[int], known: Sequence[int] = (), mark: str = "") -> Pending:
+    """A document of groups with so many chunks of three characters each; of the known groups all is held."""
+    groups = tuple(
+        Group(f"{name}{number}{mark}".ljust(3 * size), tuple((3 * at, 3 * at + 3) for at in range(size)))
+        for number, size in enumerate(sizes)
+    )
+    document = chunked(name, ["abc"] * sum(sizes))
+    firsts = dict(enumerate(first for first, _ in with_firsts(groups)))
+    held = [firsts[number] + at for number in known for at in range(sizes[number])]
+    values = np.full((len(held), 1), -1, np.float32)
+    embeddings = DenseEmbeddings(values, np.zeros(len(held), bool), np.zeros(len(held), np.int32))
+    reusable = ReusableChunks({index: row for row, index in enumerate(held)}, embeddings) if held else None
+    return Pending(document, document.chunks["s"], reusable, groups)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 3), max_size=4), st.sets(st.integers(0, 3)), st.sampled_from(["", "!"])
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_groups_are_embedded_or_reused_as_a_whole(documents):
+    model, expected = Within(), []
+    waiting = []
+    for number, (sizes, known, mark) in enumerate(documents):
+        held = sorted(one for one in known if one < len(sizes))
+        waiting.append(late_pending(str(number), sizes, held, mark))
+        new = [at for at in range(len(sizes)) if at not in held]
+        expected.append(
+            None
+            if mark and new
+            else [
+                -1 if at in held else 3 + 300 * place
+                for at, size in enumerate(sizes)
+                for place in range(size)
+            ]
+        )
+    for outcome, values in zip(embed_documents(model, "s", waiting), expected, strict=True):
+        if values is None:
+            assert isinstance(outcome, Failure)
+        elif values:
+            assert outcome.embedded["s"].embeddings.values[:, 0].tolist() == values
+            assert outcome.embedded["s"].reused == values.count(-1)
 
 
 TEXTS = st.lists(st.text("ab!", min_size=1, max_size=4), max_size=4)

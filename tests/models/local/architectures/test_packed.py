@@ -42,6 +42,12 @@ def test_one_kernel_for_all_texts_gives_what_each_alone_gives(lengths: list[int]
     torch.testing.assert_close(packed.by_length(values, batch, reduce), alone)
 
 
+def test_the_mean_of_spans_is_that_of_each_alone() -> None:
+    values, spans = torch.randn(9, 5), [(0, 9), (0, 1), (3, 6), (5, 9)]
+    alone = torch.stack([values[first:after].mean(0) for first, after in spans])
+    torch.testing.assert_close(packed.mean_of_spans(values, np.array(spans, np.int64)), alone)
+
+
 def test_a_text_without_tokens_has_no_largest_value() -> None:
     batch, values = make([2, 0, 0]), torch.randn(2, 3)
     for found in (packed.by_segment(values, batch, "max"), packed.by_length(values, batch, "max")):

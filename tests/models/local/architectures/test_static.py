@@ -11,6 +11,7 @@ from support.checkpoints import VOCABULARY, endpoint, save_tokenizer
 from tokenizers import Tokenizer
 
 from models.errors import InferenceError, ModelLoadError
+from models.late_chunking import late_chunking
 from models.local.architectures import static
 from models.local.engine.batching import TokenBatch
 from models.local.model import local_model
@@ -107,6 +108,12 @@ def test_a_description_reads_the_files_alone(tmp_path: Path) -> None:
     assert embed(tmp_path / "model", dimensions=8).values.shape == (len(TEXTS), 8)
     (problem,) = local_model(endpoint("sparse_embedding", tmp_path / "model")).problems()
     assert "makes [text_embedding]" in problem
+
+
+def test_its_tokens_know_nothing_of_each_other(tmp_path: Path) -> None:
+    model = local_model(endpoint("text_embedding", make_static(tmp_path / "model")))
+    with pytest.raises(InferenceError, match="is static"):
+        late_chunking(model)
 
 
 def test_a_text_without_known_tokens_has_no_embedding(tmp_path: Path) -> None:
