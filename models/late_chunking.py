@@ -7,14 +7,17 @@ arXiv:2409.04701).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from models.embeddings import Span
 from models.errors import InferenceError
-from models.local.model import LocalModel
 from models.model import Model
+
+if TYPE_CHECKING:
+    from models.local.model import LocalModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class LateChunking:
         model: one that `late_chunking` found fit.
     """
 
-    model: LocalModel
+    model: "LocalModel"
 
     def group(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[list[int]]:
         """Tell how many chunks, from the first one on, go through the model together.
@@ -98,10 +101,14 @@ def late_chunking(model: Model) -> LateChunking:
     Raises:
         InferenceError: it cannot embed a chunk within its document, and why (status 400).
     """
-    reason = _unfit(model)
-    if reason is None:
-        assert isinstance(model, LocalModel)
-        return LateChunking(model)
+    from models.local.model import LocalModel  # here, since a config of services alone never wants it
+
+    if isinstance(model, LocalModel):
+        reason = _unfit(model)
+        if reason is None:
+            return LateChunking(model)
+    else:
+        reason = "there are none: it gives whole texts an embedding"
     raise InferenceError(
         f"[late_chunking] needs the vectors of a text's tokens, and of [{model.endpoint.inference_id}] {reason}."
         " Leave it out, or name a dense endpoint whose model runs here and takes the mean over the tokens, such as"
@@ -110,11 +117,9 @@ def late_chunking(model: Model) -> LateChunking:
     )
 
 
-def _unfit(model: Model) -> str | None:
+def _unfit(model: "LocalModel") -> str | None:
     if model.endpoint.is_sparse:
         return "the embeddings are sparse"
-    if not isinstance(model, LocalModel):
-        return "there are none: it gives whole texts an embedding"
     opened = model.opened
     if opened.is_static:
         return f"they know nothing of each other: [{opened.checkpoint.model_id}] is static"
