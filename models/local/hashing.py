@@ -109,13 +109,13 @@ def _words_of(texts: Sequence[str]) -> _Words:
     joined = "\n".join(texts)
     if joined.isascii():
         letters = joined.encode("ascii").lower()
-        kinds = np.frombuffer(letters.translate(_kinds()[:256].tobytes()), np.uint8)
+        kinds = np.frombuffer(letters.translate(_kinds(256).tobytes()), np.uint8)
     else:
         # Some characters are two in lower case.
         texts = [text.lower() for text in texts]
         joined = "\n".join(texts)
         letters = joined.encode("utf-8", "surrogatepass")
-        kinds = _kinds()[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
+        kinds = _kinds(_CHARACTERS)[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
     # Where characters of words begin and cease, by turns; and those that stand alone, a word each.
     edges = np.flatnonzero(np.diff(kinds == _WORD, prepend=False, append=False))
     starts, ends = edges[::2], edges[1::2]
@@ -139,12 +139,17 @@ def _first_bytes(text: str) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
 
 
-@lru_cache(maxsize=1)
-def _kinds() -> npt.NDArray[np.uint8]:
-    """What each character is: 0 between words, `_WORD` in one, or `_ALONE`, a word by itself."""
-    table = np.zeros(0x110000, np.uint8)
+_CHARACTERS = 0x110000
+_LAST_LETTER = 0x40000  # beyond, Unicode has signs and private use only
+
+
+@lru_cache(maxsize=2)
+def _kinds(characters: int) -> npt.NDArray[np.uint8]:
+    """What each of the first characters is: 0 between words, `_WORD` in one, or `_ALONE`, a word by itself."""
+    table = np.zeros(characters, np.uint8)
+    letters = "".join(map(chr, range(min(characters, _LAST_LETTER))))
     for pattern, kind in ((r"\w+", _WORD), (f"[{_CJK}]+", _ALONE)):
-        for match in re.finditer(pattern, "".join(map(chr, range(len(table))))):
+        for match in re.finditer(pattern, letters):
             table[match.start() : match.end()] = kind
     return table
 
