@@ -21,7 +21,7 @@ from models.local.weights import PACKAGE_PREFIX, read_json
 POOLINGS = ("mean", "cls", "last", "max")
 ACTIVATIONS = ("log1p_relu", "log1p_log1p_relu")
 BACKENDS = ("auto", "torch", "torchscript")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Checkpoint:
         model_id: the id that the endpoint names.
         location: as `models.local.weights.find_folder` takes it; None where the weights cannot be had.
         revision: of a hub id.
-        dtype: None picks float32 on CPU and bfloat16 on CUDA.
+        dtype: None picks float32 on CPU and half precision on CUDA; see `precision`.
         backend: ``auto`` takes compiled kernels where they fit, and PyTorch elsewhere; ``torch`` takes PyTorch;
             ``torchscript`` runs a TorchScript file, which must be trusted.
         download: whether a hub id may be fetched.
@@ -81,6 +81,11 @@ class Checkpoint:
     substituted_for: str | None = None
     merged_adapter: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def precision(self) -> str:
+        """``int8`` or ``float``: embeddings of the two are told apart, those of several floats are not."""
+        return "int8" if self.dtype == "int8" else "float"
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from models.errors import ModelLoadError
+from models.local.architectures import bert
 from models.local.architectures.adapters import adapter_files
 from models.local.architectures.static import is_static, open_static_tokens
 from models.local.architectures.torchscript import find_script, read_vocabulary
@@ -74,6 +75,27 @@ def open_checkpoint(checkpoint: Checkpoint, limit: int | None = None) -> OpenChe
     folder = _folder_of(checkpoint)
     recipe = _completed(checkpoint, folder)
     return OpenCheckpoint(checkpoint, folder, recipe, window_of(recipe, limit))
+
+
+def int8_problems(opened: OpenCheckpoint) -> list[str]:
+    """Say why a checkpoint that is to compute in int8 cannot: only the compiled kernels do."""
+    checkpoint = opened.checkpoint
+    if checkpoint.precision != "int8":
+        return []
+    config = read_json(opened.folder, "config.json")
+    activation = bert.setting(config, "hidden_act")
+    if checkpoint.backend != "auto":
+        reason = f"has [backend: {checkpoint.backend}]"
+    elif config.get("model_type") not in bert.MODEL_TYPES:
+        reason = f"is of type [{config.get('model_type')}]"
+    elif activation != "gelu":
+        reason = f"has the activation [{activation}]"
+    else:
+        return []
+    return [
+        "[dtype: int8] is known to the compiled kernels alone, which compute models of BERT's family with the"
+        f" activation [gelu]; [{checkpoint.model_id}] {reason}: leave [dtype] out of its entry in [models]"
+    ]
 
 
 def recipe_of(checkpoint: Checkpoint) -> Recipe:

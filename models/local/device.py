@@ -3,13 +3,14 @@
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from models.embeddings import Embedder, Embeddings, SparseEmbeddings
-from models.errors import InferenceError, ModelLoadError, ValidationError
+from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import native
 
 WORKER_VARIABLE = "WORKER_ID"
@@ -66,13 +67,19 @@ def _may_have_gpus() -> bool:
     return sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS)
 
 
-def describe_device(name: str | None) -> str:
-    """Say what a model computes with: the GPU and its precision, or the CPU's kernels.
+def describe_device(name: str | None, dtypes: Collection[str] = ()) -> str:
+    """Say what models compute with: the GPU and its precision, or the CPU's kernels.
+
+    Args:
+        name: as `choose_device` takes it.
+        dtypes: those that are asked for by name.
 
     Raises:
-        ModelLoadError: there is no such device.
+        ModelLoadError: there is no such device, or it is not for one of the dtypes.
     """
     device = choose_device(name)
+    for dtype in dtypes:
+        choose_dtype(dtype, device)
     if device != "cpu":
         import torch
 
@@ -80,7 +87,14 @@ def describe_device(name: str | None) -> str:
     found = native.name_of_kernels()
     if found is None:
         return "the CPU with PyTorch: there are no compiled kernels for it (see docs/performance.md)"
-    return f"the CPU with the {found} kernels"
+    return f"the CPU with the {found} kernels" + (_describe_int8() if "int8" in dtypes else "")
+
+
+def _describe_int8() -> str:
+    found = native.name_of_kernels("int8")
+    if found in native.FAST_INT8:
+        return f"; int8 by {found}"
+    return f"; int8 by {found}, which has no instructions for it and is hardly faster than float32"
 
 
 def worker_number() -> int:
@@ -93,23 +107,31 @@ def choose_dtype(name: str | None, device: str) -> str:
     """Choose what to compute in.
 
     Args:
-        name: ``float32``, ``bfloat16`` or ``float16``; None takes float32 on a CPU, and half precision on a GPU:
-            bfloat16 where the card computes in it, else float16.
+        name: ``float32``, ``bfloat16``, ``float16`` or ``int8``; None takes float32 on a CPU, and half precision on a
+            GPU: bfloat16 where the card computes in it, else float16.
         device: where to compute.
 
     Raises:
-        ValidationError: half precision where there are no instructions for it, so that it is slower than full.
+        ModelLoadError: half precision where there are no instructions for it, so that it is slower than full; int8
+            where there are no kernels for it.
     """
     if device != "cpu":
         return _dtype_on_gpu(name, device)
     if name == "float16":
-        raise ValidationError(["[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16"])
+        raise ModelLoadError(
+            "[dtype: float16] needs a GPU; leave [dtype] out, or take bfloat16 or int8", status=400
+        )
     if name == "bfloat16" and native.kernels((), "bfloat16") is None:
-        raise ValidationError(
-            [
-                "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see"
-                " docs/performance.md): without them it is slower than float32; leave [dtype] out"
-            ]
+        raise ModelLoadError(
+            "[dtype: bfloat16] on a CPU needs a processor with AMX and the compiled kernels (see docs/performance.md):"
+            " without them it is slower than float32; leave [dtype] out",
+            status=400,
+        )
+    if name == "int8" and native.kernels((), "int8") is None:
+        raise ModelLoadError(
+            "[dtype: int8] needs the compiled kernels, and there are none here for this processor, or"
+            f" {native.DISABLING_VARIABLE} switches them off (see docs/performance.md); leave [dtype] out",
+            status=400,
         )
     return name or "float32"
 
@@ -118,11 +140,16 @@ def _dtype_on_gpu(name: str | None, device: str) -> str:
     """PyTorch takes bfloat16 on any card, and fails or crawls on those that cannot compute in it, such as a T4."""
     import torch
 
+    if name == "int8":
+        raise ModelLoadError(
+            f"[dtype: int8] is for CPUs, and [{device}] is a GPU; leave [dtype] out, or set [device: cpu]",
+            status=400,
+        )
     has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "bfloat16" and not has_bfloat16:
         card = torch.cuda.get_device_name(device)
-        raise ValidationError(
-            [f"[dtype: bfloat16] is not for this GPU [{card}]; leave [dtype] out, or take float16"]
+        raise ModelLoadError(
+            f"[dtype: bfloat16] is not for this GPU [{card}]; leave [dtype] out, or take float16", status=400
         )
     return name or ("bfloat16" if has_bfloat16 else "float16")
 

@@ -45,8 +45,7 @@ def load_embedder(opened: OpenCheckpoint, endpoint: Endpoint, device: str | None
         device: None takes a CUDA device where there is one.
 
     Raises:
-        ModelLoadError: there is no such device, or what it computes is wrong.
-        ValidationError: the dtype is not for it.
+        ModelLoadError: there is no such device, the dtype is not for it, or what it computes is wrong.
     """
     device = choose_device(device)
     embedder = _load_on(opened, endpoint, device, choose_dtype(opened.checkpoint.dtype, device))
@@ -140,7 +139,8 @@ def _expansion(opened: OpenCheckpoint, device: str, dtype: str) -> Callable[[Tok
     found = _kernels(opened, weights, device, dtype)
     if found is not None:
         fast = native.NativeEncoder(weights, found)
-        fast_head = native.NativeHead(head_weights, found, special, twice)
+        for_head = native.kernels_for(weights, "float32") if dtype == "int8" else found
+        fast_head = native.NativeHead(head_weights, for_head, special, twice)
         return lambda batch: fast_head.forward(fast.forward(batch), batch)
     encoder = torch_bert.BertEncoder(weights, device, dtype)
     head = torch_bert.VocabularyHead(head_weights, device, dtype, special, twice)

@@ -13,7 +13,7 @@ from models.errors import InferenceError, ModelLoadError, ValidationError
 from models.local.architectures.adapters import adapter_problems
 from models.local.architectures.torchscript import find_script
 from models.local.catalog import Checkpoint, Recipe, resolve
-from models.local.checkpoint import OpenCheckpoint, open_checkpoint, recipe_of, window_of
+from models.local.checkpoint import OpenCheckpoint, int8_problems, open_checkpoint, recipe_of, window_of
 from models.local.hashing import HashingModel
 from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
 from models.local.weights import weight_files
@@ -72,7 +72,7 @@ class LocalModel:
                 "code": CODE_VERSION,
                 "model": self.checkpoint.model_id,
                 "revision": opened.revision,
-                "backend": "torchscript" if opened.is_script else "float",
+                "backend": "torchscript" if opened.is_script else self.checkpoint.precision,
                 "recipe": recipe | {"max_tokens": self.max_tokens},
                 "settings": self.model_settings,
             }
@@ -132,6 +132,7 @@ class LocalModel:
             "substituted_for": checkpoint.substituted_for,
             "licence": self.recipe.licence,
             **({"merged_adapter": checkpoint.merged_adapter} if self.recipe.adapters else {}),
+            **({"dtype": "int8"} if checkpoint.precision == "int8" else {}),
         }
 
     def problems(self) -> list[str]:
@@ -141,6 +142,7 @@ class LocalModel:
             found = _file_problems(opened, self.endpoint.task_type)
         except InferenceError as error:
             return [error.reason]
+        found += int8_problems(opened)
         recipe = opened.recipe
         if recipe.task_type != self.endpoint.task_type and self.endpoint.task_type != "embedding":
             found.append(

@@ -36,6 +36,7 @@ def check(
     problems, seen = find_problems(loaded)
     if problems:
         raise ConfigError(config, problems)
+    engine = describe_engine(loaded)
     for warning in ending_warnings(loaded):
         typer.secho(f"warning: {one_line(warning)}", err=True, fg="yellow")
     if print_config:
@@ -45,7 +46,7 @@ def check(
         if seen.files:
             print(one_line(_folder(seen)))
         print(f"{config}: ready to run")
-        if engine := describe_engine(loaded):
+        if engine:
             print(f"Local models compute on {engine}")
 
 

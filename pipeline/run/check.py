@@ -59,10 +59,16 @@ def _migrations(config: RunConfig) -> Mapping[str, Migration]:
 
 
 def describe_engine(config: RunConfig) -> str | None:
-    """Say what the local models of a config without problems compute with; None where it has none."""
-    if not any(field.model.weight_bytes for field in resolve(config).fields):
+    """Say what the local models of a config without problems compute with; None where it has none.
+
+    Raises:
+        InferenceError: they cannot compute here as the config wants it.
+    """
+    models = [field.model for field in resolve(config).fields if field.model.weight_bytes]
+    if not models:
         return None
-    return describe_device(config.runner.device)
+    dtypes = [dtype for model in models if (dtype := model.describe().get("dtype"))]
+    return describe_device(config.runner.device, dtypes)
 
 
 def _check_source(config: RunConfig) -> None:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -170,4 +172,16 @@ def make_cross_encoder(kind: str, folder: Path, labels: int = 1, window: int = 6
         settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def make_static(folder: Path, config: dict[str, Any] | None = None, **tensors: Any) -> Path:
+    """Write a static model in Model2Vec's layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(len(VOCABULARY), 16)).astype(np.float32)
+    save_file({"embeddings": vectors, **tensors}, folder / "model.safetensors")
+    settings = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
+    (folder / "config.json").write_text(json.dumps({**settings, **(config or {})}))
+    save_tokenizer(folder)
     return folder

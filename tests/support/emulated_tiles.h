@@ -46,13 +46,30 @@ static inline void multiply(int sums, int left, int right) {
     memcpy(&tiles[sums], into, sizeof into);
 }
 
+// Fours of bytes, signed by unsigned: sums[i][j] += left[i][4k + n] * right[k][4j + n], over all k and n.
+static inline void multiply_bytes(int sums, int left, int right) {
+    int32_t into[16][16];
+    int8_t a[16][64];
+    uint8_t b[16][64];
+    memcpy(into, &tiles[sums], sizeof into);
+    memcpy(a, &tiles[left], sizeof a);
+    memcpy(b, &tiles[right], sizeof b);
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 16; j++)
+                for (int n = 0; n < 4; n++) into[i][j] += a[i][4 * k + n] * b[k][4 * j + n];
+    memcpy(&tiles[sums], into, sizeof into);
+}
+
 }  // namespace emulated
 
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbf16ps
+#undef _tile_dpbsud
 #define _tile_loadd(tile, base, stride) emulated::load(tile, base, stride)
 #define _tile_stored(tile, base, stride) emulated::store(tile, base, stride)
 #define _tile_zero(tile) memset(&emulated::tiles[tile], 0, sizeof(emulated::Tile))
 #define _tile_dpbf16ps(sums, left, right) emulated::multiply(sums, left, right)
+#define _tile_dpbsud(sums, left, right) emulated::multiply_bytes(sums, left, right)

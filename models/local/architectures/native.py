@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import huge_pages
-from models.local.architectures.bert import Array, BertWeights, HeadWeights, Layer, Pair
+from models.local.architectures.bert import Array, BertWeights, HeadWeights, Layer
+from models.local.architectures.layouts import AMX_DEPTH, lay_out, lay_out_pair
 from models.local.engine.batching import TokenBatch
 from models.local.sparse import SparseRows, sort_rows
 
 DISABLING_VARIABLE = "SEMANTIC_INGEST_KERNELS"
 """Environment variable: ``off`` leaves the work to PyTorch, ``avx512`` and ``avx2`` use no newer instructions."""
-
-AMX_DEPTH = 32
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _LAYER_FIELDS = (
@@ -68,6 +67,7 @@ class Kernels(ctypes.Structure):
     _fields_ = [
         ("size", _INT),
         ("parts", _INT),
+        ("run", _INT),
         ("panel", _INT),
         ("strip", _INT),
         ("workspace", ctypes.CFUNCTYPE(_INT, _MODEL, _INT, _INT)),
@@ -78,41 +78,64 @@ class Kernels(ctypes.Structure):
 
 
 _HALF, _TWO_HALVES, _AVX512, _AVX2 = range(4)
-_VARIANTS = {
-    "": (_TWO_HALVES, _AVX512, _AVX2),
-    "avx512": (_AVX512, _AVX2),
-    "avx2": (_AVX2,),
-    "off": (),
+_INT8_AMX, _INT8_AVX_VNNI, _INT8_AVX512_VNNI, _INT8_AVX512, _INT8_AVX2 = range(4, 9)
+_NAMES = {
+    _HALF: "AMX",
+    _TWO_HALVES: "AMX",
+    _AVX512: "AVX-512",
+    _AVX2: "AVX2",
+    _INT8_AMX: "AMX",
+    _INT8_AVX_VNNI: "AVX-VNNI",
+    _INT8_AVX512_VNNI: "AVX-512 VNNI",
+    _INT8_AVX512: "AVX-512",
+    _INT8_AVX2: "AVX2",
 }
+_CHOICES = ("", "avx512", "avx2", "off")
+_VARIANTS = {
+    ("float32", ""): (_TWO_HALVES, _AVX512, _AVX2),
+    ("float32", "avx512"): (_AVX512, _AVX2),
+    ("float32", "avx2"): (_AVX2,),
+    ("bfloat16", ""): (_HALF,),
+    ("int8", ""): (_INT8_AMX, _INT8_AVX512_VNNI, _INT8_AVX512, _INT8_AVX_VNNI, _INT8_AVX2),
+    ("int8", "avx512"): (_INT8_AVX512_VNNI, _INT8_AVX512, _INT8_AVX2),
+    ("int8", "avx2"): (_INT8_AVX2,),
+}
+"""dtype and choice -> what can compute in it, fastest first."""
+
+FAST_INT8 = tuple(_NAMES[one] for one in (_INT8_AMX, _INT8_AVX512_VNNI, _INT8_AVX_VNNI))
+"""Names of the kernels that multiply in int8 several times as fast as in float32."""
 
 
 def kernels(factors: tuple[int, ...], dtype: str) -> Any | None:
     """Return the fastest kernels for this processor; None where there are none or they are switched off.
 
     Args:
-        factors: the lengths of a model's dot products; AMX takes only multiples of `AMX_DEPTH`.
+        factors: the lengths of a model's dot products; AMX takes only multiples of `AMX_DEPTH` in floats.
         dtype: to compute in. ``bfloat16`` needs AMX. With ``float32`` the embeddings are those of float32 on every
-            processor: AMX then multiplies each number in two parts.
+            processor: AMX then multiplies each number in two parts. ``int8`` gives the same numbers on every processor.
     """
+    variant = _variant(factors, dtype)
+    return None if variant is None else _load(variant)
+
+
+def _variant(factors: tuple[int, ...], dtype: str) -> int | None:
     choice = os.environ.get(DISABLING_VARIABLE, "")
-    if choice not in _VARIANTS:
-        known = ", ".join(filter(None, _VARIANTS))
+    if choice not in _CHOICES:
+        known = ", ".join(filter(None, _CHOICES))
         raise ModelLoadError(f"{DISABLING_VARIABLE} must be one of {known}, got [{choice}]", status=400)
-    variants = {"float32": _VARIANTS[choice], "bfloat16": (_HALF,) if choice == "" else ()}.get(dtype, ())
+    variants = _VARIANTS.get((dtype, choice), ())
     if any(factor % AMX_DEPTH for factor in factors):
         variants = tuple(one for one in variants if one not in (_HALF, _TWO_HALVES))
-    return next((found for one in variants if (found := _load(one)) is not None), None)
+    return next((one for one in variants if _load(one) is not None), None)
 
 
-def name_of_kernels() -> str | None:
-    """Name the instructions that the fastest kernels here use; None where PyTorch computes instead."""
-    found = kernels((), "float32")
-    if found is None:
-        return None
-    return "AMX" if found.parts else "AVX-512" if found.strip == 12 else "AVX2"
+def name_of_kernels(dtype: str = "float32") -> str | None:
+    """Name the instructions that the fastest kernels here use; None where there are none for a dtype."""
+    variant = _variant((), dtype)
+    return None if variant is None else _NAMES[variant]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(_NAMES))
 def _load(variant: int) -> Any | None:
     try:
         from models import _kernels  # type: ignore[attr-defined]
@@ -229,7 +252,8 @@ class NativeHead:
 
         Args:
             weights: the head of an encoder that `found` can run.
-            found: what `kernels_for` returned for the encoder.
+            found: what `kernels_for` returned for the encoder in float32: there is no other arithmetic for heads, but
+                with AMX in bfloat16.
             special_ids: tokens that never get a weight.
             twice: take the logarithm of the weights twice.
         """
@@ -237,7 +261,7 @@ class NativeHead:
         self._bias, self._special, self._twice = weights.bias, special_ids, twice
         self._arrays = huge_pages.moved(
             [
-                *_lay_out_pair(weights.dense, found),
+                *lay_out_pair(weights.dense, found),
                 *weights.norm,
                 lay_out(weights.decoder, found.panel, found.parts),
             ]
@@ -281,59 +305,8 @@ def _lay_out_layer(layer: Layer, heads: int, found: Any) -> dict[str, npt.NDArra
     arrays = dict(zip(("gain1", "shift1", "gain2", "shift2"), (*layer.norm1, *layer.norm2), strict=True))
     pairs = {"qkv": (weight, bias), "out": layer.out, "up": layer.up, "down": layer.down}
     for name, pair in pairs.items():
-        arrays[name], arrays[f"{name}_bias"] = _lay_out_pair(pair, found)
+        arrays[name], arrays[f"{name}_bias"] = lay_out_pair(pair, found)
     return dict(zip(arrays, huge_pages.moved(list(arrays.values())), strict=True))
-
-
-def _lay_out_pair(pair: Pair, found: Any) -> tuple[npt.NDArray[Any], Array]:
-    weight, bias = pair
-    return lay_out(weight, found.strip, found.parts), _pad(bias, found.strip)
-
-
-def lay_out(matrix: Array, strip: int, parts: int) -> npt.NDArray[Any]:
-    """Lay out [outputs, inputs] for the kernels, padded with zeros to whole strips of outputs.
-
-    Args:
-        matrix: what to lay out.
-        strip: outputs of a strip.
-        parts: 0 gives strips of float32, [outputs / strip, inputs, strip]; else tiles of pairs of bfloat16,
-            [outputs / 16, inputs / 32, parts, 16, 16], where each part holds what the parts before it lost.
-    """
-    padded = _pad(matrix, strip)
-    outputs, inputs = padded.shape
-    if not parts:
-        # A strip's outputs lie side by side for each input: the kernel broadcasts them one after the other.
-        return padded.reshape(-1, strip, inputs).swapaxes(1, 2)
-    shape = (outputs // 16, inputs // AMX_DEPTH, parts, 16, 16)
-    # AMX multiplies pairs: each row of a tile holds, for one pair of inputs, both numbers of 16 outputs. Two numbers of
-    # 16 bits move as one of 32, so that the pairs stay together while the rest is transposed.
-    tiles = np.empty(shape, np.uint32)
-    for part in range(parts):
-        rounded = _to_bfloat16(padded)
-        tiles[:, :, part] = (
-            rounded.view(np.uint32).reshape(-1, 16, inputs // AMX_DEPTH, 16).transpose(0, 2, 3, 1)
-        )
-        if part + 1 < parts:  # what rounding took away is the next part
-            padded = padded - (rounded.astype(np.uint32) << 16).view(np.float32)
-    return tiles
-
-
-def _to_bfloat16(values: Array) -> npt.NDArray[np.uint16]:
-    """Keep the upper half of each number, rounded to nearest, ties to even."""
-    # Adding 0x7FFF carries into the upper half where the lower one is above its middle; at the very middle the lowest
-    # bit that stays decides, so that ties go to the even number. In place: the matrices are large.
-    bits = values.view(np.uint32) >> 16
-    bits &= 1
-    bits += values.view(np.uint32)
-    bits += 0x7FFF
-    bits >>= 16
-    return bits.astype(np.uint16)
-
-
-def _pad(array: Array, strip: int) -> Array:
-    missing = -len(array) % strip  # rows up to the next whole strip
-    padded = np.concatenate([array, np.zeros((missing, *array.shape[1:]), np.float32)]) if missing else array
-    return np.ascontiguousarray(padded)
 
 
 def _at(array: npt.NDArray[Any]) -> int:

@@ -8,7 +8,7 @@ from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import bert, cross_encoder
 from models.local.catalog import Checkpoint, resolve
-from models.local.checkpoint import OpenCheckpoint, open_checkpoint, recipe_of
+from models.local.checkpoint import OpenCheckpoint, int8_problems, open_checkpoint, recipe_of
 from models.local.device import choose_device, choose_dtype
 from models.local.engine.workers import Workers, allocations, usable_cores
 from models.local.model import model_id_of
@@ -55,6 +55,7 @@ class LocalRerankModel:
                 "code": CODE_VERSION,
                 "model": self.checkpoint.model_id,
                 "revision": opened.revision,
+                "backend": self.checkpoint.precision,
                 "max_tokens": opened.window,
             }
         )
@@ -81,6 +82,7 @@ class LocalRerankModel:
             "revision": revision,
             "substituted_for": checkpoint.substituted_for,
             "licence": recipe.licence,
+            **({"dtype": "int8"} if checkpoint.precision == "int8" else {}),
         }
 
     def problems(self) -> list[str]:
@@ -96,7 +98,7 @@ class LocalRerankModel:
             weight_files(opened.folder)
         except InferenceError as error:
             return [*found, error.reason]
-        return found + _file_problems(opened, self.checkpoint.model_id)
+        return found + _file_problems(opened, self.checkpoint.model_id) + int8_problems(opened)
 
     def impatient(self, timeout: float | None = None) -> "LocalRerankModel":
         """Nothing here waits for a service."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from support.checkpoints import TEXTS, add_pooling, endpoint, make_encoder, without_special_tokens
 from support.fresh_process import run_in_fresh_process
 
-from models.errors import InferenceError, ModelLoadError, ValidationError
+from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import bert, native
 from models.local.engine.batching import TokenBatch
 from models.local.model import local_model
@@ -152,14 +152,18 @@ def test_shorten_leaves_embeddings_alone_that_have_no_unit_length() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "variant", "message"),
-    [("float16", "", "needs a GPU"), ("bfloat16", "avx512", "a processor with AMX")],
+    [
+        ("float16", "", "needs a GPU"),
+        ("bfloat16", "avx512", "a processor with AMX"),
+        ("int8", "off", "needs the compiled kernels"),
+    ],
 )
-def test_half_precision_without_instructions_for_it_is_a_mistake_in_the_config(
+def test_a_dtype_without_instructions_for_it_is_a_mistake_in_the_config(
     dtype: str, variant: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(native.DISABLING_VARIABLE, variant)
     model = local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": dtype}})
-    with pytest.raises(ValidationError, match=rf"\[dtype: {dtype}\].*{message}"):
+    with pytest.raises(ModelLoadError, match=rf"\[dtype: {dtype}\].*{message}"):
         model.load("cpu")
 
 

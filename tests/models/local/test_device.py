@@ -6,8 +6,9 @@ import torch
 from support.checkpoints import endpoint, make_encoder, make_masked_lm
 
 from models.embeddings import DenseEmbeddings, Embedder, SparseEmbeddings
-from models.errors import InferenceError, ModelLoadError, ValidationError
+from models.errors import InferenceError, ModelLoadError
 from models.local import device, load
+from models.local.architectures import native
 from models.local.model import local_model
 
 
@@ -71,8 +72,33 @@ def test_the_precision_is_one_that_the_card_computes_in(
 @pytest.mark.usefixtures("gpus")
 def test_bfloat16_on_a_card_without_it_is_a_mistake_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    with pytest.raises(ValidationError, match=r"not for this GPU \[Tesla T4\]"):
+    with pytest.raises(ModelLoadError, match=r"not for this GPU \[Tesla T4\]"):
         device.choose_dtype("bfloat16", "cuda:0")
+
+
+def test_int8_on_a_gpu_is_a_mistake_in_the_config() -> None:
+    with pytest.raises(ModelLoadError, match=r"\[dtype: int8\] is for CPUs, .*set \[device: cpu\]"):
+        device.choose_dtype("int8", "cuda:0")
+
+
+@pytest.mark.kernels
+def test_int8_is_described_with_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "int8" not in device.describe_device("cpu")
+    monkeypatch.setenv(native.DISABLING_VARIABLE, "avx2")
+    assert device.describe_device("cpu", {"int8"}) == (
+        "the CPU with the AVX2 kernels; int8 by AVX2, which has no instructions for it and is hardly faster than"
+        " float32"
+    )
+    monkeypatch.setattr(
+        native, "name_of_kernels", lambda dtype="float32": {"int8": "AVX-512 VNNI"}.get(dtype, "AVX-512")
+    )
+    assert device.describe_device("cpu", {"int8"}) == "the CPU with the AVX-512 kernels; int8 by AVX-512 VNNI"
+
+
+def test_int8_without_kernels_is_a_mistake_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.DISABLING_VARIABLE, "off")
+    with pytest.raises(ModelLoadError, match=r"\[dtype: int8\] needs the compiled kernels"):
+        device.describe_device("cpu", {"int8"})
 
 
 class Fixed(Embedder):

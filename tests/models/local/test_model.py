@@ -3,7 +3,14 @@ import pickle
 from pathlib import Path
 
 import pytest
-from support.checkpoints import add_pooling, endpoint, local_endpoint, make_encoder, make_masked_lm
+from support.checkpoints import (
+    add_pooling,
+    endpoint,
+    local_endpoint,
+    make_encoder,
+    make_masked_lm,
+    make_static,
+)
 
 from models.errors import ModelLoadError, ValidationError
 from models.local.catalog import ACTIVATIONS, POOLINGS, catalog, complete, resolve
@@ -47,7 +54,7 @@ def test_what_changes_embeddings_changes_the_fingerprint(settings: dict) -> None
     assert plain.fingerprint != local_model(endpoint("text_embedding", MINILM, **settings)).fingerprint
 
 
-def test_threads_dtype_and_names_do_not_change_the_fingerprint() -> None:
+def test_threads_precision_of_floats_and_names_do_not_change_the_fingerprint() -> None:
     plain = local_model(endpoint("text_embedding", MINILM)).fingerprint
     other = endpoint("text_embedding", MINILM, num_threads=8, num_allocations=1)
     assert local_model(other).fingerprint == plain
@@ -58,6 +65,47 @@ def test_threads_dtype_and_names_do_not_change_the_fingerprint() -> None:
     assert (
         local_model(endpoint("text_embedding", MINILM), {MINILM: {"dtype": "float32"}}).fingerprint == plain
     )
+
+
+def test_int8_is_told_apart_from_floats() -> None:
+    plain, int8 = (
+        local_model(endpoint("text_embedding", MINILM), {MINILM: section})
+        for section in ({}, {"dtype": "int8"})
+    )
+    assert int8.problems() == []
+    assert int8.fingerprint != plain.fingerprint
+    assert int8.describe() == {**plain.describe(), "dtype": "int8"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "settings", "reason"),
+    [
+        ("bert", {}, {}, None),
+        ("bert", {"hidden_act": "relu"}, {}, "has the activation [relu]"),
+        ("bert", {}, {"backend": "torch"}, "has [backend: torch]"),
+        ("qwen3", {}, {}, "is of type [qwen3]"),
+        ("static", {}, {}, "is of type [model2vec]"),
+    ],
+)
+def test_int8_is_refused_where_the_kernels_do_not_know_the_model(
+    kind: str, changes: dict, settings: dict, reason: str | None, tmp_path: Path
+) -> None:
+    folder = (
+        make_static(tmp_path / "model")
+        if kind == "static"
+        else make_encoder(kind, tmp_path / "model", **changes)
+    )
+    section = {"own": {"location": str(folder), "dtype": "int8", **settings}}
+    model = local_model(endpoint("text_embedding", "own"), section)
+    found = model.problems()
+    if reason is None:
+        assert found == []
+        return
+    (problem,) = found
+    assert problem.startswith("[dtype: int8] is known to the compiled kernels alone")
+    assert f"[own] {reason}: leave [dtype] out of its entry in [models]" in problem
+    with pytest.raises(ModelLoadError, match="the compiled kernels alone"):
+        model.load("cpu")
 
 
 def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
@@ -170,7 +218,7 @@ def test_matryoshka_lengths_are_kept_to(tmp_path: Path) -> None:
         ({MINILM: {"download": "yes"}}, r"download\] must be a bool, got \[yes\]"),
         (
             {MINILM: {"dtype": "int4"}},
-            r"dtype\] must be one of \['float32', 'bfloat16', 'float16'\], got \[int4\]",
+            r"dtype\] must be one of \['float32', 'bfloat16', 'float16', 'int8'\], got \[int4\]",
         ),
         ({MINILM: {"backend": "tpu"}}, r"backend\] must be one of"),
     ],

@@ -1,8 +1,6 @@
 """The kernels for AMX on any processor with AVX-512 and its bfloat16: tiles are emulated, all the rest is real."""
 
 import ctypes
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,6 @@ from support.checkpoints import TEXTS, endpoint, make_encoder, make_masked_lm
 from models.local.architectures import native
 from models.local.model import local_model
 
-KERNELS = Path(native.__file__).parent.parent / "kernels" / "kernels.cpp"
-EMULATION = Path(__file__).parents[3] / "support" / "emulated_tiles.h"
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
 pytestmark = [
     pytest.mark.slow,
@@ -21,16 +17,6 @@ pytestmark = [
     pytest.mark.skipif("avx512_bf16" not in FLAGS, reason="needs a processor with AVX512-BF16"),
 ]
 SHAPE = {"hidden_size": 64, "num_attention_heads": 2}
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels with emulated tiles, as `models._kernels` is compiled otherwise."""
-    library = tmp_path_factory.mktemp("kernels") / "emulated.so"
-    include = sysconfig.get_paths()["include"]
-    command = ["g++", "-O1", "-shared", "-fPIC", "-fno-math-errno", "-ffinite-math-only", f"-I{include}"]
-    subprocess.run([*command, "-include", EMULATION, KERNELS, "-o", library], check=True)
-    return ctypes.CDLL(str(library))
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

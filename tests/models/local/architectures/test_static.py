@@ -1,13 +1,11 @@
 """Static models: the mean of tokens' vectors, by the rules of the package model2vec."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-from support.checkpoints import VOCABULARY, endpoint, save_tokenizer
+from support.checkpoints import VOCABULARY, endpoint, make_static
 from tokenizers import Tokenizer
 
 from models.errors import InferenceError, ModelLoadError
@@ -17,17 +15,6 @@ from models.local.engine.batching import TokenBatch
 from models.local.model import local_model
 
 TEXTS = ["the cat sat on the mat", "zebra cat zebra", "cats ran", "dog " * 700, "x 5 . x", "day"]
-
-
-def make_static(folder: Path, config: dict[str, Any] | None = None, **tensors: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(1)
-    vectors = random.normal(size=(len(VOCABULARY), 16)).astype(np.float32)
-    save_file({"embeddings": vectors, **tensors}, folder / "model.safetensors")
-    settings = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
-    (folder / "config.json").write_text(json.dumps({**settings, **(config or {})}))
-    save_tokenizer(folder)
-    return folder
 
 
 def embed(folder: Path, texts: list[str] = TEXTS, **settings: Any) -> Any:
