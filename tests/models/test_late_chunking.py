@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import VOCABULARY, add_pooling, endpoint, local_endpoint, make_encoder
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, Unigram
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from models.endpoints.preconfigured import preconfigured
 from models.errors import InferenceError
 from models.late_chunking import LateChunking, extents, fill, late_chunking
+from models.local import checkpoint
 from models.local.model import local_model
 from models.open_model import open_model
 
@@ -62,6 +69,33 @@ def test_chunks_of_other_encoders_equal_transformers(kind: str, tmp_path: Path) 
     folder = make_encoder(kind, tmp_path / "model")
     add_pooling(folder, "mean", prompts={"document": "blue "})
     check_against_transformers(folder, "blue ")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_chunks_of_other_tokenizers_equal_transformers(kind: str, tmp_path: Path) -> None:
+    folder = make_encoder("modernbert", tmp_path / "model", vocab_size=400)
+    train_tokenizer(folder, kind)
+    add_pooling(folder, "mean", window=80, prompts={"document": "blue "})
+    check_against_transformers(folder, "blue ")
+
+
+def train_tokenizer(folder: Path, kind: str) -> None:
+    """Give a checkpoint a tokenizer whose words begin with the blank before them: byte-level BPE, or Unigram."""
+    texts = [TEXT, "naïve 😀 cats, rivers; stones and trees " * 3]
+    special: dict[str, Any] = {"special_tokens": VOCABULARY[:5], "show_progress": False, "vocab_size": 400}
+    if kind == "bytes":
+        tokenizer = Tokenizer(BPE())
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        trainer: Any = BpeTrainer(initial_alphabet=ByteLevel.alphabet(), **special)
+    else:
+        tokenizer = Tokenizer(Unigram())
+        tokenizer.pre_tokenizer = Metaspace()
+        trainer = UnigramTrainer(unk_token="[UNK]", **special)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def check_against_transformers(folder: Path, prefix: str) -> None:
@@ -131,12 +165,38 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> LateChunking:
 WORDS = st.lists(st.sampled_from([*VOCABULARY[5:20], "cating", "ranned", "naïve", "😀"]), min_size=1)
 
 
+@pytest.fixture(scope="module", params=["bytes", "pieces"])
+def late_with_blanks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LateChunking:
+    """The same with a tokenizer that makes other tokens of a text's first word than within it."""
+    folder = make_encoder("modernbert", tmp_path_factory.mktemp("late") / "model", vocab_size=400)
+    train_tokenizer(folder, request.param)
+    add_pooling(folder, "mean", window=16, prompts={"document": "blue "})
+    return late_chunking(local_model(endpoint("text_embedding", folder)))
+
+
 @given(st.lists(WORDS.map(" ".join), min_size=1, max_size=12))
-def test_groups_fit_the_window_and_hold_what_they_can(late: LateChunking, chunks: list[str]) -> None:
-    text, spans = " ".join(chunks), []
+def test_no_chunk_loses_a_token_by_its_neighbours(late_with_blanks: LateChunking, chunks: list[str]) -> None:
+    text, spans = joined(chunks)
+    (sizes,) = late_with_blanks.group([text], [spans])
+    assert sum(sizes) == len(chunks)
+    for start, end in extents(spans, sizes, several=True):
+        assert tokens(late_with_blanks, text, start, end) <= 16
+
+
+def joined(chunks: list[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Chunks with a blank between them, and where each is."""
+    spans: list[tuple[int, int]] = []
     for chunk in chunks:
         start = spans[-1][1] + 1 if spans else 0
         spans.append((start, start + len(chunk)))
+    return " ".join(chunks), spans
+
+
+@given(st.lists(WORDS.map(" ".join), min_size=1, max_size=12))
+def test_groups_fit_the_window_and_hold_what_they_can(late: LateChunking, chunks: list[str]) -> None:
+    text, spans = joined(chunks)
     (sizes,) = late.group([text], [spans])
     assert sum(sizes) == len(chunks)
     starts = np.cumsum([0, *sizes]).tolist()
@@ -154,6 +214,11 @@ def tokens(late: LateChunking, text: str, start: int, end: int) -> int:
 def test_texts_are_grouped_each_for_itself(late: LateChunking) -> None:
     assert late.group(["cat dog", "", "cat"], [[(0, 3), (4, 7)], [], [(0, 3)]]) == [[2], [], [1]]
     assert late.group([], []) == []
+
+
+def test_without_a_window_all_chunks_share_one(late: LateChunking, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "window_of", lambda *_: None)
+    assert late.group(["cat " * 400, ""], [[(0, 800), (800, 1600)], []]) == [[2], []]
 
 
 def test_where_words_are_cut_otherwise_groups_are_smaller(late: LateChunking, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from models.endpoints.preconfigured import preconfigured
 from models.late_chunking import late_chunking
 from models.open_model import open_model
 from pipeline.__main__ import main
+from pipeline.table.migrations import read_migrations
 from transforms.chunk.groups import group_chunks
 
 CHUNKING = {"strategy": "sentence", "max_chunk_size": 20, "sentence_overlap": 0}
@@ -169,6 +170,16 @@ def test_a_migration_brings_and_takes_it(small):
         small.run(*to, "--chunking", json.dumps({**CHUNKING, "max_chunk_size": 40}), command="migrate") == 0
     )
     assert small.summary["embedded"] > 0
+
+
+def test_a_header_takes_its_place(small, capsys):
+    to = ["--field", "dense", "--to", ".minilm-l6-v2", "--quiet", "--context", "{text}: "]
+    assert small.run(*to, "--late-chunking", command="migrate") == 1
+    assert "--context and --late-chunking exclude each other" in capsys.readouterr().err
+    assert small.run(*to, command="migrate") == 0
+    assert small.run("--switch", "--field", "dense", "--quiet", command="migrate") == 0
+    migration = read_migrations(small.table_path)["dense"]
+    assert (migration.before.late_chunking, migration.after.late_chunking) == (True, False)
 
 
 def test_a_cluster_is_not_told_of_it(small):
