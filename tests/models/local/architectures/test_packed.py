@@ -107,3 +107,6 @@ def test_on_a_gpu_all_ways_agree(window: attention.Window) -> None:
     for reduce in ("mean", "max"):
         by_segment = packed.by_segment(values, batch, reduce)
         torch.testing.assert_close(by_segment, packed.by_length(values, batch, reduce))
+    spans = np.array([(0, 70), (60, 80)], np.int64)
+    on_cpu = packed.mean_of_spans(values.cpu(), spans)
+    torch.testing.assert_close(packed.mean_of_spans(values, spans).cpu(), on_cpu)
