@@ -1,8 +1,10 @@
 """Models that are loaded once a process and shared by all searches, told from one another by their fingerprints."""
 
 from functools import lru_cache
+from threading import RLock
 from typing import Any, Protocol, TypeVar
 
+_LOADING = RLock()
 Opened = TypeVar("Opened", covariant=True)
 
 
@@ -21,7 +23,8 @@ class Loadable(Protocol[Opened]):
 
 def loaded(model: Loadable[Opened]) -> Opened:
     """The model, loaded by whoever asked first."""
-    opened: Opened = _load(_Key(model))
+    with _LOADING:  # searches side by side would each load it
+        opened: Opened = _load(_Key(model))
     return opened
 
 

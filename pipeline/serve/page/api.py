@@ -13,6 +13,7 @@ from pipeline.serve.answers import Route, as_json, read_json
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.open_models import OpenModels
 from pipeline.serve.page import documents, endpoints, runs, search
+from pipeline.serve.page.parameters import whole_number
 from pipeline.serve.security import REPORT_POLICY
 
 Query = Mapping[str, str]
@@ -22,7 +23,7 @@ def page_routes(corpus: Corpus, open_models: OpenModels) -> list[Route]:
     """The paths below `/api`."""
     questions: dict[str, Callable[[Query], Any]] = {
         "overview": lambda _: _overview(corpus),
-        "search": lambda query: search.search_hits(corpus.index, query),
+        "search": lambda query: search.search_hits(corpus, query),
         "suggestions": lambda query: search.suggestions(corpus.index, query),
         "documents": lambda query: _browse(corpus, query),
         "document": lambda query: documents.document(corpus.index, _needed(query, "id")),
@@ -70,7 +71,7 @@ def _overview(corpus: Corpus) -> dict[str, Any]:
         "problem": None,
     }
     try:
-        return {**about, "index": search.overview(corpus.index)}
+        return {**about, "index": search.overview(corpus)}
     except InferenceError as error:
         return {**about, "problem": error.reason}
 
@@ -78,6 +79,6 @@ def _overview(corpus: Corpus) -> dict[str, Any]:
 def _browse(corpus: Corpus, query: Query) -> dict[str, Any]:
     index = corpus.index
     _, allowed = search.filter_of(index, query)
-    start = search.whole_number(query, "from", 0, 0, 10**9)
-    size = search.whole_number(query, "size", 25, 1, 200)
+    start = whole_number(query, "from", 0, 0, 10**9)
+    size = whole_number(query, "size", 25, 1, 200)
     return documents.browse(index, query.get("text", ""), allowed, start, size)

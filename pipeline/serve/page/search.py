@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.errors import InferenceError
 from pipeline.errors import PipelineError
 from pipeline.search.filter_columns import open_column
 from pipeline.search.filters import Filter, matching, parse_filters
@@ -19,7 +18,10 @@ from pipeline.search.hits.hit import Hit
 from pipeline.search.open_index import Bools, SearchIndex
 from pipeline.search.retrievers import MODES, available_modes
 from pipeline.search.search import SearchOptions, search
+from pipeline.serve.corpus import Corpus
 from pipeline.serve.page.documents import SHOWN_TOKENS, heading, number_of, sources
+from pipeline.serve.page.parameters import WrongParameter, whole_number
+from pipeline.serve.page.reranking import reranking, reranking_endpoints
 
 SNIPPET = 260
 """Characters of a hit's text: two lines on a wide screen."""
@@ -28,34 +30,6 @@ MOST_HITS = 100
 MOST_CHUNKS = 20
 SUGGESTED = 12
 _MARKED = re.compile(r"<em>(.*?)</em>", re.DOTALL)
-
-
-class WrongParameter(InferenceError):
-    """One value of a request is wrong.
-
-    Attributes:
-        parameter: which one, so that the page can say it beside its field.
-    """
-
-    def __init__(self, parameter: str, reason: str) -> None:
-        super().__init__(reason, status=400, type="illegal_argument_exception")
-        self.parameter = parameter
-
-    def to_json(self) -> dict[str, object]:
-        """The error body, with the parameter."""
-        return {**super().to_json(), "parameter": self.parameter}
-
-
-def whole_number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    """A number of the query string.
-
-    Raises:
-        WrongParameter: it is none, or out of bounds.
-    """
-    value = query.get(name) or str(default)
-    if not value.isdecimal() or not least <= int(value) <= most:
-        raise WrongParameter(name, f"[{name}] is a number from {least} to {most}, not [{value}]")
-    return int(value)
 
 
 def filter_of(index: SearchIndex, query: Mapping[str, str]) -> tuple[Filter | None, Bools | None]:
@@ -73,16 +47,18 @@ def filter_of(index: SearchIndex, query: Mapping[str, str]) -> tuple[Filter | No
     raise WrongParameter("filter", reason)
 
 
-def search_hits(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
+def search_hits(corpus: Corpus, query: Mapping[str, str]) -> dict[str, Any]:
     """The hits of one search mode.
 
     Args:
-        index: the index.
-        query: ``q``, ``mode``, and where wanted ``field``, ``filter``, ``k``, ``chunks`` and ``neighbours``.
+        corpus: what is served.
+        query: ``q``, ``mode``, and where wanted ``field``, ``filter``, ``k``, ``chunks``, ``neighbours``, ``rerank``
+            and ``depth``.
 
     Raises:
         WrongParameter: one of them is wrong.
     """
+    index = corpus.index
     text, mode, field = query.get("q", ""), query.get("mode", "hybrid"), query.get("field") or None
     if not text.strip():
         raise WrongParameter("q", "type what to look for")
@@ -94,9 +70,12 @@ def search_hits(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     chunks = whole_number(query, "chunks", 1, 1, MOST_CHUNKS)
     neighbours = whole_number(query, "neighbours", 0, 0, MOST_CHUNKS)
     allowed, _ = filter_of(index, query)
+    again = reranking(corpus, query, k)
     started = time.perf_counter()
     try:
-        options = SearchOptions(mode, field, k, allowed, explain=True, chunks=chunks, neighbours=neighbours)
+        options = SearchOptions(
+            mode, field, k, allowed, explain=True, chunks=chunks, neighbours=neighbours, **again
+        )
         hits = search(index, text, options)
     except PipelineError as error:
         raise WrongParameter("mode", str(error)) from None
@@ -116,6 +95,7 @@ def _shown(index: SearchIndex, hits: list[Hit]) -> list[dict[str, Any]]:
             "snippet": snippet(hit.highlight),
             "parts": hit.parts,
             **({"chunks": [one.to_json() for one in hit.chunks]} if hit.chunks else {}),
+            **({"retrieved": asdict(hit.retrieved)} if hit.retrieved is not None else {}),
             "tokens": {
                 name: [asdict(match) for match in matches[:SHOWN_TOKENS]]
                 for name, matches in hit.explanation.items()
@@ -183,13 +163,15 @@ def suggestions(index: SearchIndex, query: Mapping[str, str]) -> dict[str, Any]:
     return {"values": found}
 
 
-def overview(index: SearchIndex) -> dict[str, Any]:
-    """What the index holds."""
+def overview(corpus: Corpus) -> dict[str, Any]:
+    """What the index holds, and what can rank its documents again."""
+    index = corpus.index
     return {
         "table": index.state.table,
         "documents": index.state.documents,
         "chunks": index.state.chunks,
         "fields": [{"name": name, "modes": available_modes(index, name)} for name in index.text_fields()],
         "modes": available_modes(index, None),
+        "rerankers": reranking_endpoints(corpus),
         "filters": {name: field["type"] for name, field in index.state.plain.items()},
     }

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect
 from support.browser import PATIENCE, open_browser
+from support.checkpoints import make_cross_encoder
 from support.paths import ROOT
 from support.small_run import SmallRun
 
@@ -26,6 +27,7 @@ AXE = ROOT / "build" / "clients" / "axe-core" / "node_modules" / "axe-core" / "a
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 PLACES = (
     "#/search?q=hound",
+    "#/search?q=hound&rerank=ranker",
     "#/search?q=hound&mode=bm25",
     "#/documents?id=d1",
     "#/endpoints?id=mine",
@@ -56,6 +58,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     properties["dense"]["inference_id"] = "mine"
     hashing = {"service": "hashing", "service_settings": {"dimensions": 32}}
     Registry(folder / "eps").put("mine", hashing, "text_embedding")
+    settings = {
+        "model_id": str(make_cross_encoder("bert", folder / "ranker")),
+        "num_threads": 1,
+        "num_allocations": 1,
+    }
+    Registry(folder / "eps").put(
+        "ranker", {"service": "elasticsearch", "service_settings": settings}, "rerank"
+    )
     evil = {
         "_id": EVIL,
         "title": EVIL,
@@ -145,6 +155,34 @@ def test_a_question_is_a_link(page: Page, address: str) -> None:
         page.get_by_label(name, exact=True).input_value() for name in ("Query", "Filter", "Hits", "Field")
     ]
     assert values == ["hound", "year>=2035", "3", "text"]
+
+
+def test_the_best_hits_are_ranked_again(page: Page, address: str) -> None:
+    page.goto(f"{address}#/search?q=hound&mode=bm25&k=3")
+    expect(page.locator(".hit")).to_have_count(3)
+    expect(page.get_by_label("Depth")).to_be_disabled()
+    expect(page.locator(".hit .path").first).not_to_contain_text("found at")
+    page.get_by_label("Rerank").select_option("ranker")
+    expect(page.locator(".hit .path").first).to_contain_text("found at")
+    assert page.url.endswith("&k=3&rerank=ranker")
+    scores = [float(score) for score in page.locator(".hit .score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 < scores[0] < 1
+    page.get_by_label("Depth").fill("2")
+    page.get_by_label("Depth").press("Enter")
+    expect(page.locator("#depth-error")).to_contain_text("from 3 to 1000")
+    expect(page.locator(".hit")).to_have_count(0)
+    page.get_by_label("Depth").fill("20")
+    page.get_by_label("Depth").press("Enter")
+    expect(page.locator(".hit")).to_have_count(3)
+    page.reload()
+    assert page.get_by_label("Depth").input_value() == "20"
+    assert page.get_by_label("Rerank").input_value() == "ranker"
+    page.get_by_label("Rerank").select_option(".rerank-v1-elasticsearch")
+    expect(page.locator("#rerank-error")).to_contain_text("Let an open cross-encoder stand in")
+    page.go_back()
+    expect(page.locator(".hit .path").first).to_contain_text("found at")
+    expect(page.locator("#rerank-error")).to_have_text("")
 
 
 def test_filters_are_suggested_from_the_mapping(page: Page) -> None:
@@ -350,7 +388,7 @@ def test_markup_from_outside_stays_text(page: Page, address: str) -> None:
     expect(page.locator(".detail h2").first).to_have_text(EVIL)
     expect(page.locator(".detail .text").last).to_contain_text("okapi <script>")
     for place in ("search", "documents", "endpoints", "runs"):
-        for name in ("q", "id", "filter", "text", "field", "mode", "k", "from"):
+        for name in ("q", "id", "filter", "text", "field", "mode", "k", "from", "rerank", "depth"):
             page.goto("about:blank")
             page.goto(f"{address}#/{place}?{name}={EVIL.replace(' ', '%20').replace('&', '%26')}")
             page.wait_for_load_state("networkidle")

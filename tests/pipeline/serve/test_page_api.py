@@ -1,16 +1,22 @@
 """What the page asks: search, documents, endpoints and runs as JSON, errors with the value that caused them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from support.checkpoints import make_cross_encoder
 from support.index_table import IndexTable
 from support.small_run import SmallRun, document
 
+from models.endpoints.registry import Registry
+from models.errors import InferenceError
+from models.reranker import Relevance, Reranker
 from pipeline.evaluation.kept import keep_evaluation
 from pipeline.journal import read_journal
+from pipeline.search.hits.reranking import open_reranker
 from pipeline.search.search import search
 from pipeline.serve.app import create_app
 from pipeline.serve.corpus import Corpus, open_corpus
@@ -216,6 +222,55 @@ def test_runs_versions_reports_and_evaluations(small: SmallRun) -> None:
             assert run["run_id"] in report.text
             assert "sandbox" in report.headers["content-security-policy"]
         assert client.get("/api/report", params={"id": "../run"}).status_code == 404
+
+
+class Failing(Reranker):
+    def rerank(self, query: str, texts: Sequence[str]) -> Relevance:
+        raise InferenceError("the service is down", status=503)
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_best_hits_are_ranked_again(small: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_cross_encoder("bert", small.folder / "ranker")
+    body = {
+        "service": "elasticsearch",
+        "service_settings": {"model_id": str(folder), "num_threads": 1, "num_allocations": 1},
+    }
+    Registry("eps").put("ranker", body, "rerank")
+    asked = {"q": "the red fox . 5", "rerank": "ranker"}
+    with TestClient(create_app(open_corpus(str(small.config_path))), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/overview").json()["index"]["rerankers"] == [
+            ".rerank-v1-elasticsearch",
+            "ranker",
+        ]
+        for mode in ("bm25", "hybrid"):
+            found = client.get("/api/search", params={**asked, "mode": mode, "k": 2, "depth": 3}).json()[
+                "hits"
+            ]
+            reranker = open_reranker("ranker", "eps", {})
+            index = str(small.folder / "index")
+            hits = search(index, asked["q"], mode=mode, k=2, rerank=reranker, depth=3)
+            assert [(hit["_id"], hit["score"]) for hit in found] == [(hit.id, hit.score) for hit in hits]
+            assert [hit["retrieved"]["rank"] for hit in found] == [hit.retrieved.rank for hit in hits]
+        plain = client.get("/api/search", params={"q": asked["q"], "mode": "bm25", "rerank": ""}).json()[
+            "hits"
+        ]
+        assert not any("retrieved" in hit for hit in plain)
+
+        def problem(**changes: str) -> tuple[int, str, str]:
+            answer = client.get("/api/search", params={**asked, **changes})
+            body = answer.json()
+            return answer.status_code, body["parameter"], body["error"]["reason"]
+
+        assert problem(depth="9")[:2] == (400, "depth")
+        assert problem(k="5", depth="4")[2] == "[depth] is a number from 5 to 1000, not [4]"
+        assert problem(rerank="../ranker")[:2] == (400, "rerank")
+        assert "does not rerank" in problem(rerank=".minilm-l6-v2")[2]
+        assert "[models: {rerank-v1:" in problem(rerank=".rerank-v1-elasticsearch")[2]
+        monkeypatch.setattr("pipeline.serve.page.reranking.open_reranker", lambda *_: Failing())
+        assert problem() == (400, "rerank", "the service is down")
 
 
 def test_evaluations_of_a_config_are_kept(small: SmallRun, capsys) -> None:

@@ -1,7 +1,8 @@
 // Search: one mode or all side by side. The address holds the whole question.
 import {ask, field, go, link, make, mark, notice, option, tokenList} from "/page/dom.js";
 
-const FIELDS = ["q", "mode", "field", "filter", "k"];
+const FIELDS = ["q", "mode", "field", "filter", "k", "rerank", "depth"];
+const DEPTH = "100";
 const NAMES = {all: "Side by side", bm25: "BM25", sparse: "Sparse", dense: "Dense", hybrid: "Hybrid"};
 
 export async function showSearch(main, state, overview, isCurrent) {
@@ -30,20 +31,26 @@ function form(index) {
   filter.addEventListener("focus", () => suggest(filter, values, index.filters));
   const hint = names.length ? `Fields: ${names.slice(0, 6).join(", ")}${names.length > 6 ? " …" : ""}` : "The mapping has no field to filter by.";
   const amount = make("input", {type: "number", min: 1, max: 100, value: 10});
+  const rerank = make("select", {}, option("", "No"), index.rerankers.map(one => option(one, one)));
+  const depth = make("input", {type: "number", min: 1, max: 1000, value: DEPTH});
   const box = make("form", {class: "card", role: "search", noValidate: true, onsubmit: event => {
     event.preventDefault();
     submit(box);
   }},
   make("div", {class: "find"}, field("q", "Query", query), make("button", {class: "primary"}, "Search")),
-  make("div", {class: "options"}, modes, field("field", "Field", fields), make("div", {}, field("filter", "Filter", filter, hint), values), field("k", "Hits", amount)));
-  box.addEventListener("change", event => { if (event.target.name === "mode" || event.target.id === "field") submit(box); });
+  make("div", {class: "options"}, modes, field("field", "Field", fields), make("div", {}, field("filter", "Filter", filter, hint), values), field("k", "Hits", amount),
+    field("rerank", "Rerank", rerank), field("depth", "Depth", depth)));
+  depth.title = "Documents that are ranked again";
+  rerank.addEventListener("change", () => { depth.disabled = !rerank.value; });
+  box.addEventListener("change", event => { if (event.target.name === "mode" || ["field", "rerank"].includes(event.target.id)) submit(box); });
   return make("div", {class: "stack"}, box);
 }
 
 function submit(box) {
   const mode = box.querySelector("[name=mode]:checked")?.value || "all";
   const value = id => box.querySelector(`#${id}`).value;
-  const state = {q: value("q"), mode: mode === "all" ? "" : mode, field: value("field"), filter: value("filter").trim(), k: value("k") === "10" ? "" : value("k")};
+  const state = {q: value("q"), mode: mode === "all" ? "" : mode, field: value("field"), filter: value("filter").trim(), k: value("k") === "10" ? "" : value("k"),
+    rerank: value("rerank"), depth: !value("rerank") || value("depth") === DEPTH ? "" : value("depth")};
   if (!state.q.trim()) {
     clear();
     mark("q", "Type what to look for.");
@@ -55,8 +62,10 @@ function submit(box) {
 
 function fill(state, index) {
   const mode = state.mode || "all";
-  for (const id of ["q", "field", "filter"]) document.getElementById(id).value = state[id] || "";
+  for (const id of ["q", "field", "filter", "rerank"]) document.getElementById(id).value = state[id] || "";
   document.getElementById("k").value = state.k || "10";
+  document.getElementById("depth").value = state.depth || DEPTH;
+  document.getElementById("depth").disabled = !state.rerank;
   const chosen = [...document.querySelectorAll("[name=mode]")].find(one => one.value === mode);
   if (chosen) chosen.checked = true;
 }
@@ -94,7 +103,7 @@ async function showResults(state, index, isCurrent) {
   const modes = state.mode ? [state.mode] : (index.fields.find(one => one.name === state.field) || index).modes;
   results.replaceChildren(make("p", {class: "notice"}, "Searching …"));
   results.setAttribute("aria-busy", "true");
-  const answers = await Promise.allSettled(modes.map(mode => ask("/api/search", {query: {q: state.q, mode, field: state.field, filter: state.filter, k: state.k}})));
+  const answers = await Promise.allSettled(modes.map(mode => ask("/api/search", {query: {q: state.q, mode, field: state.field, filter: state.filter, k: state.k, rerank: state.rerank, depth: state.depth}})));
   if (!isCurrent()) return;
   results.removeAttribute("aria-busy");
   const failed = answers.filter(one => one.status === "rejected").map(one => one.reason);
@@ -116,12 +125,13 @@ function column({mode, ms, hits}) {
 function hit(found, at) {
   const {field: name, start_offset: start, end_offset: end, page} = found.chunk;
   const place = `${name} ${start}–${end}${page ? `, page ${page}` : ""}`;
+  const before = found.retrieved ? `found at ${found.retrieved.rank}` : null;
   const parts = Object.entries(found.parts).map(([name, value]) => `${name} ${value.toPrecision(3)}`).join(" + ");
   const tokens = Object.entries(found.tokens);
   return make("li", {class: "card hit"},
     make("header", {}, make("span", {class: "rank"}, `${at + 1}`), make("h3", {}, make("a", {href: link("documents", {id: found._id})}, found.title || found._id)),
       make("span", {class: "score", title: parts || null}, found.score.toFixed(4))),
-    make("p", {class: "path"}, [found.title ? found._id : null, found.path, place].filter(Boolean).join(" · ")),
+    make("p", {class: "path"}, [found.title ? found._id : null, found.path, place, before].filter(Boolean).join(" · ")),
     make("p", {class: "snippet"}, found.snippet.map(([text, isMatch]) => isMatch ? make("mark", {}, text) : text)),
     tokens.length || parts ? make("details", {}, make("summary", {}, "Why"),
       parts ? make("p", {class: "small dim"}, parts) : null,
