@@ -5,14 +5,32 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 # Pydantic would look for plugins in the metadata of every installed package, at every start; there are none of ours.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
+_PREFIX = "Value error, "
+"""What pydantic, by which typer reads arguments, puts before some reasons."""
+
+
+class _Group(TyperGroup):
+    """Commands whose wrong arguments are told without the name of a Python exception."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `typer.core.TyperGroup.invoke`."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix(_PREFIX)
+            raise
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would double the start-up time

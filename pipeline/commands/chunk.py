@@ -13,7 +13,7 @@ from pipeline.commands.app import app
 from pipeline.commands.arguments import registry_of
 from pipeline.config.defaults import DEFAULT_ENDPOINTS
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.terminal.text import printable
+from pipeline.terminal.text import number_of, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -114,8 +114,7 @@ def _show(text: str, settings: "ChunkingSettings", model: "Model | None") -> Non
         tokens = model.count_tokens([each.text for each in chunks]).tolist()
     shown_settings = json.dumps(settings.to_json(), ensure_ascii=False)
     console = Console(highlight=False)
-    plural = "" if len(chunks) == 1 else "s"
-    console.print(f"{len(chunks)} chunk{plural}, {shown_settings}", style="bold", markup=False)
+    console.print(f"{number_of(len(chunks), 'chunk')}, {shown_settings}", style="bold", markup=False)
     previous_end = 0
     for number, (each, count) in enumerate(zip(chunks, tokens, strict=True), 1):
         for part in _view(each, f"{number}/{len(chunks)}", previous_end, count, model):

@@ -21,6 +21,7 @@ from pipeline.commands.arguments import (
 )
 from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
+from pipeline.terminal.text import number_of
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import Evaluation
@@ -153,8 +154,8 @@ def _compare(
         rows.append([mode, *means, f"{test['difference']:+.4f}", f"{test['p_holm']:.4f}", *shares])
     versions = result["table_version"]
     title = (
-        f"{result['queries']:,} queries; table version {versions['local']} here, {versions['index']} in [{name}] on "
-        f"{result['cluster_version']}; `pruned` is --pruning elasticsearch on both sides"
+        f"{number_of(result['queries'], 'query')}; table version {versions['local']} here, {versions['index']} in"
+        f" [{name}] on {result['cluster_version']}; `pruned` is --pruning elasticsearch on both sides"
     )
     print_table(
         (
@@ -199,8 +200,7 @@ def _print_measures(result: dict[str, Any]) -> None:
         intervals = result["intervals"][mode]
         values = (shown(means[measure], intervals[measure]) for measure in measures)
         rows.append([mode, *values, f"{result['costs'][mode]['ms']:.1f}"])
-    queries = "1 query" if result["queries"] == 1 else f"{result['queries']:,} queries"
-    size = f"{queries}, table version {result['table_version']}"
+    size = f"{number_of(result['queries'], 'query')}, table version {result['table_version']}"
     if result["pruning"]:
         size += (
             ", sparse queries pruned ({tokens_freq_ratio_threshold:g}, {tokens_weight_threshold:g})".format(

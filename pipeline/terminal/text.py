@@ -28,6 +28,12 @@ def one_line(text: str) -> str:
     return text.translate(_ONE_LINE)
 
 
+def number_of(count: int, noun: str) -> str:
+    """So many of something: ``1 document``, ``2,000 queries``."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def printable_json(text: str) -> str:
     """JSON without the control characters that JSON lets stand in its strings; it means the same."""
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

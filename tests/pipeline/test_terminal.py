@@ -5,7 +5,7 @@ import logging
 
 from pipeline.errors import ConfigError
 from pipeline.logs import configure_logging, log
-from pipeline.terminal.text import one_line, printable, printable_json, show_error
+from pipeline.terminal.text import number_of, one_line, printable, printable_json, show_error
 
 HOSTILE = "a\x1b[31m\x1b]0;title\x07\x9b2J\u202eb\nc\u2028d\r\x7f"
 
@@ -20,6 +20,16 @@ def test_controls_become_symbols_of_the_same_length():
     assert "\n" in printable(HOSTILE)
     assert "\n" not in one_line(HOSTILE)
     assert one_line("Grüße 日本語 🎉") == "Grüße 日本語 🎉"
+
+
+def test_numbers_of_things_read_well():
+    counts = (
+        number_of(0, "document"),
+        number_of(1, "document"),
+        number_of(1, "query"),
+        number_of(2000, "query"),
+    )
+    assert counts == ("0 documents", "1 document", "1 query", "2,000 queries")
 
 
 def test_json_means_the_same():

@@ -8,7 +8,7 @@ from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides, Quiet
 from pipeline.errors import PipelineError
 from pipeline.terminal.output import print_json, print_table
-from pipeline.terminal.text import one_line
+from pipeline.terminal.text import number_of, one_line
 
 if TYPE_CHECKING:
     from pipeline.config.migration import Embedding
@@ -185,7 +185,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
     for one in found["measures"]:
         values = (f"{one['before']:.4f}", f"{one['after']:.4f}", f"{one['after'] - one['before']:+.4f}")
         rows.append((one["ranking"], one["measure"], *values, f"{one['p']:.4f}"))
-    title = f"{found['queries']:,} queries"
+    title = number_of(found["queries"], "query")
     print_table(("ranking", "measure", before, after, "difference", "p"), rows, title=title)
     seconds, sizes = found["seconds"], found["bytes"]
     cost = [(name, f"{seconds[name] * 1000:.1f} ms", sizes[name]) for name in (before, after)]

@@ -9,7 +9,7 @@ import typer
 from pipeline.commands.app import app, spare_pandas
 from pipeline.commands.arguments import Config, Format, Overrides
 from pipeline.terminal.output import print_json, print_table
-from pipeline.terminal.text import one_line
+from pipeline.terminal.text import number_of, one_line
 
 if TYPE_CHECKING:
     from pipeline.config.run_config import RunConfig
@@ -66,7 +66,7 @@ def restore(
         print_json(result)
         return
     index = "" if result["index_version"] is None else f"; the index shows version {result['index_version']}"
-    rows = f"the {result['rows']:,} rows of version {result['restored']}"
+    rows = f"the {number_of(result['rows'], 'row')} of version {result['restored']}"
     print(f"version {result['table_version']} has {rows}{index}")
 
 
@@ -93,7 +93,8 @@ def vacuum(
     print_table(names, [[one[name] for name in names] for one in result["removed"]])
     verb = "would be removed" if result["dry_run"] else "removed"
     oldest = f"oldest version that can be restored: {result['oldest_restorable']}"
-    print(f"{len(result['removed']):,} files, {result['bytes']:,} bytes {verb}; {oldest}")
+    files = number_of(len(result["removed"]), "file")
+    print(f"{files}, {number_of(result['bytes'], 'byte')} {verb}; {oldest}")
 
 
 @app.command(epilog="Example: semantic-ingest verify run_configs/quickstart.yaml --format json")
@@ -123,13 +124,15 @@ def verify(
     else:
         index = "none" if found.index_version is None else f"version {found.index_version}"
         print(
-            f"version {found.table_version}: {found.rows:,} documents, {found.chunks:,} chunks"
-            f" in {found.parts:,} parts; {found.other_fingerprints:,} documents of an older mapping or model;"
-            f" {found.orphans:,} orphaned part files; {found.open_runs:,} open runs; index: {index}"
+            f"version {found.table_version}: {number_of(found.rows, 'document')},"
+            f" {number_of(found.chunks, 'chunk')} in {number_of(found.parts, 'part')};"
+            f" {number_of(found.other_fingerprints, 'document')} of an older mapping or model;"
+            f" {number_of(found.orphans, 'orphaned part file')}; {number_of(found.open_runs, 'open run')};"
+            f" index: {index}"
         )
         for problem in found.problems:
             print(one_line(f"{problem.kind}: {problem.where}: {problem.detail}"))
-        print("everything holds" if found.ok else f"{len(found.problems):,} problems")
+        print("everything holds" if found.ok else number_of(len(found.problems), "problem"))
     if not found.ok:
         raise typer.Exit(1)
 

@@ -95,3 +95,12 @@ def test_json_that_no_terminal_can_show_is_escaped(capsys: pytest.CaptureFixture
     print_json({"é": 1}, indent=None)
     print_json("\ud800")
     assert capsys.readouterr().out == '{"é": 1}\n"\\ud800"\n'
+
+
+def test_wrong_arguments_are_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "x", "y", "--mode", "fast"]) == 2
+    assert main(["endpoints", "list", "--format", "xml"]) == 2
+    told = capsys.readouterr().err
+    assert "'--mode': 'fast' is not one of 'bm25', 'sparse', 'dense', 'hybrid'" in told
+    assert "'--format': 'xml' is not one of" in told
+    assert "Value error" not in told
