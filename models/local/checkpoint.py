@@ -7,6 +7,7 @@ the process.
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from models.errors import ModelLoadError
 from models.local.architectures import bert
@@ -96,6 +97,22 @@ def int8_problems(opened: OpenCheckpoint) -> list[str]:
         "[dtype: int8] is known to the compiled kernels alone, which compute models of BERT's family with the"
         f" activation [gelu]; [{checkpoint.model_id}] {reason}: leave [dtype] out of its entry in [models]"
     ]
+
+
+def described(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Say which weights these are, as JSON; also where their files are not here."""
+    try:
+        revision: str | None = open_checkpoint(checkpoint).revision
+    except ModelLoadError:
+        revision = checkpoint.revision
+    return {
+        "model_id": checkpoint.model_id,
+        "location": checkpoint.location,
+        "revision": revision,
+        "substituted_for": checkpoint.substituted_for,
+        "licence": recipe_of(checkpoint).licence,
+        **({"dtype": "int8"} if checkpoint.precision == "int8" else {}),
+    }
 
 
 def recipe_of(checkpoint: Checkpoint) -> Recipe:

@@ -13,7 +13,14 @@ from models.errors import InferenceError, ModelLoadError, ValidationError
 from models.local.architectures.adapters import adapter_problems
 from models.local.architectures.torchscript import find_script
 from models.local.catalog import Checkpoint, Recipe, resolve
-from models.local.checkpoint import OpenCheckpoint, int8_problems, open_checkpoint, recipe_of, window_of
+from models.local.checkpoint import (
+    OpenCheckpoint,
+    described,
+    int8_problems,
+    open_checkpoint,
+    recipe_of,
+    window_of,
+)
 from models.local.hashing import HashingModel
 from models.local.settings import digest, dimension_problems, dimensions_of, model_settings
 from models.local.weights import weight_files
@@ -120,20 +127,8 @@ class LocalModel:
 
     def describe(self) -> dict[str, Any]:
         """See `models.model.Model`."""
-        checkpoint = self.checkpoint
-        try:
-            revision: str | None = self.opened.revision
-        except ModelLoadError:
-            revision = checkpoint.revision
-        return {
-            "model_id": checkpoint.model_id,
-            "location": checkpoint.location,
-            "revision": revision,
-            "substituted_for": checkpoint.substituted_for,
-            "licence": self.recipe.licence,
-            **({"merged_adapter": checkpoint.merged_adapter} if self.recipe.adapters else {}),
-            **({"dtype": "int8"} if checkpoint.precision == "int8" else {}),
-        }
+        merged = {"merged_adapter": self.checkpoint.merged_adapter} if self.recipe.adapters else {}
+        return {**described(self.checkpoint), **merged}
 
     def problems(self) -> list[str]:
         """See `models.model.Model`."""

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,7 @@ from models.errors import InferenceError
 from models.remote.http import TooLargeError
 from models.remote.limits import unlimited
 from models.remote.protocol import Call, RemoteProtocol, Vectors
-from models.remote.text import cut_to_tokens, estimate_tokens, halve
-from models.text import utf16_length
+from models.remote.text import batches, cut_to_tokens, estimate_tokens, halve
 
 BATCH_CHARACTERS = 400_000  # of one request; services bound a request's tokens too (OpenAI: 300,000)
 MAX_HALVINGS = 8
@@ -107,7 +106,7 @@ class RemoteEmbedder(Embedder):
                 on_batch(len(embedded[1]), 0)
             return embedded
 
-        parts = list(self._pool.map(embed_batch, self._batches(kept)))
+        parts = list(self._pool.map(embed_batch, batches(kept, self._limits.batch, self._limits.characters)))
         vectors = [vector for part, _ in parts for vector in part]
         shortened = [flag for _, flags in parts for flag in flags]
         truncated = np.array([was_cut for _, was_cut in cut], np.bool_) | np.array(shortened, np.bool_)
@@ -132,20 +131,6 @@ class RemoteEmbedder(Embedder):
         """See `models.embeddings.Embedder`."""
         self._pool.shutdown(cancel_futures=True)
         self._close()
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[slice]:
-        """Cut the texts into runs that fit one request."""
-        start, characters = 0, 0
-        for position, text in enumerate(texts):
-            length = utf16_length(text)
-            if position > start and (
-                position - start == self._limits.batch or characters + length > self._limits.characters
-            ):
-                yield slice(start, position)
-                start, characters = position, 0
-            characters += length
-        if texts:
-            yield slice(start, len(texts))
 
     def _embed_batch(self, texts: Sequence[str], input_type: InputType) -> tuple[list[Any], list[bool]]:
         """Embed one batch; where the service finds it too large, in halves, and a single text cut to half."""

@@ -1,7 +1,7 @@
 """Reranking by a service: the description of its model, and the open connection."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from models.remote.embedder import BATCH_CHARACTERS, SHAPE_ERRORS, words_of
 from models.remote.model import RemoteModel
 from models.remote.protocol import Call, RerankProtocol
 from models.remote.protocols.rerank import open_protocol
-from models.remote.text import estimate_tokens
+from models.remote.text import batches, estimate_tokens
 from models.reranker import Relevance, Reranker
 from models.text import utf16_length
 
@@ -97,7 +97,7 @@ class RemoteReranker(Reranker):
     def rerank(self, query: str, texts: Sequence[str]) -> Relevance:
         """See `models.reranker.Reranker`."""
         scores = np.zeros(len(texts), np.float32)
-        for batch in self._batches(texts):
+        for batch in batches(texts, self._batch, BATCH_CHARACTERS):
             for at, score in self._request(query, texts[batch]):
                 scores[batch.start + at] = score
         return Relevance(scores)
@@ -105,19 +105,6 @@ class RemoteReranker(Reranker):
     def close(self) -> None:
         """See `models.reranker.Reranker`."""
         self._close()
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[slice]:
-        """Cut the texts into runs that fit one request."""
-        start, characters = 0, 0
-        for position, text in enumerate(texts):
-            length = utf16_length(text)
-            is_full = position - start == self._batch or characters + length > BATCH_CHARACTERS
-            if position > start and is_full:
-                yield slice(start, position)
-                start, characters = position, 0
-            characters += length
-        if start < len(texts):
-            yield slice(start, len(texts))
 
     def _request(self, query: str, texts: Sequence[str]) -> Sequence[tuple[int, float]]:
         """Send one request and take the scores out of the answer: one for each text."""

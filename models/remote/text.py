@@ -1,6 +1,7 @@
 """Lengths and cuts as Elasticsearch counts them: UTF-16 code units, tokens as three of them, and ICU words."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 from models.text import utf16_length
 
@@ -44,3 +45,22 @@ def count_icu_words(text: str) -> int:
     words = icu.BreakIterator.createWordInstance(icu.Locale.getRoot())
     words.setText(text)
     return sum(words.getRuleStatus() >= 100 for _ in words)
+
+
+def batches(texts: Sequence[str], most: int, characters: int) -> Iterator[slice]:
+    """Cut texts into runs that fit one request.
+
+    Args:
+        texts: the texts.
+        most: texts of one request, at most.
+        characters: UTF-16 code units of all its texts; a text that has more goes alone.
+    """
+    start, taken = 0, 0
+    for position, text in enumerate(texts):
+        length = utf16_length(text)
+        if position > start and (position - start == most or taken + length > characters):
+            yield slice(start, position)
+            start, taken = position, 0
+        taken += length
+    if texts:
+        yield slice(start, len(texts))

@@ -8,7 +8,7 @@ from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import bert, cross_encoder
 from models.local.catalog import Checkpoint, resolve
-from models.local.checkpoint import OpenCheckpoint, int8_problems, open_checkpoint, recipe_of
+from models.local.checkpoint import OpenCheckpoint, described, int8_problems, open_checkpoint
 from models.local.device import choose_device, choose_dtype
 from models.local.engine.workers import Workers, allocations, usable_cores
 from models.local.model import model_id_of
@@ -71,19 +71,7 @@ class LocalRerankModel:
 
     def describe(self) -> dict[str, Any]:
         """See `models.model.RerankModel`."""
-        checkpoint, recipe = self.checkpoint, recipe_of(self.checkpoint)
-        try:
-            revision: str | None = self.opened.revision
-        except ModelLoadError:
-            revision = checkpoint.revision
-        return {
-            "model_id": checkpoint.model_id,
-            "location": checkpoint.location,
-            "revision": revision,
-            "substituted_for": checkpoint.substituted_for,
-            "licence": recipe.licence,
-            **({"dtype": "int8"} if checkpoint.precision == "int8" else {}),
-        }
+        return described(self.checkpoint)
 
     def problems(self) -> list[str]:
         """See `models.model.RerankModel`."""

@@ -1,6 +1,7 @@
 """The Elasticsearch index that exported documents fit into: its settings and its mapping."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -44,15 +45,15 @@ def index_body(rows: TableRows, form: DocumentForm, vector_index: str | None = N
     mappings = dict(rows.snapshot.description["mappings"])
     # Where routing is required, the cluster would refuse every document, since the table keeps none.
     mappings.pop("_routing", None)
-    found: dict[str, Mapping[str, Any]] = {}
-    properties = _properties(mappings.get("properties", {}), "", rows, form, vector_index, found)
+    target = _Target(rows, form, vector_index)
+    properties = target.properties(mappings.get("properties", {}))
     if form.form == "nested":
-        for name, field in found.items():
+        for name, definition in target.semantic.items():
             if chunks_name(name) in properties:
                 raise PipelineError(
                     f"the chunks of [{name}] go into [{chunks_name(name)}], and the mapping has such a field"
                 )
-            settings, options = rows.fields[name]["model_settings"], field.get("index_options")
+            settings, options = rows.fields[name]["model_settings"], definition.get("index_options")
             properties[chunks_name(name)] = _chunks(settings, form, vector_index, options or {})
     mappings["properties"] = properties
     mappings["_meta"] = {**mappings.get("_meta", {}), "semantic_ingest": identity(rows, form)}
@@ -92,85 +93,80 @@ def most_chunks(rows: TableRows) -> int:
     return largest
 
 
-def _properties(
-    properties: Mapping[str, Any],
-    prefix: str,
-    rows: TableRows,
-    form: DocumentForm,
-    vector_index: str | None,
-    found: dict[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    """The mapping's fields as the target has them; the definitions of semantic ones are put into `found`."""
-    result = {}
-    for name, definition in properties.items():
-        full = f"{prefix}{name}"
-        if "properties" in definition:
-            inner = _properties(definition["properties"], f"{full}.", rows, form, vector_index, found)
-            result[name] = {**definition, "properties": inner}
-            continue
-        field = {"type": "object", **definition}
-        if targets := _targets(field.pop("copy_to", ()), rows, form):
-            field["copy_to"] = targets
-        if "fields" in field:
-            field["fields"] = _multi_fields(full, field["fields"], rows, form, vector_index, found)
-        if full in rows.fields:
-            found[full] = definition
-            field = _semantic(full, field, rows.fields[full], form, vector_index)
-        result[name] = field
-    return result
+@dataclass(frozen=True)
+class _Target:
+    """The fields of the mapping as the index has them.
 
+    Attributes:
+        rows: the rows of the table.
+        form: how documents are written.
+        vector_index: how dense vectors are indexed; None leaves that to others.
+        semantic: the definitions of semantic fields that were met, by full name.
+    """
 
-def _targets(names: Sequence[str], rows: TableRows, form: DocumentForm) -> list[str]:
-    """Where a field's value is copied to; no semantic field where documents bring its text or its chunks."""
-    return [name for name in names if form.form in ("semantic_text", "legacy") or name not in rows.fields]
+    rows: TableRows
+    form: DocumentForm
+    vector_index: str | None
+    semantic: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def properties(self, properties: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Fields below a prefix."""
+        result = {}
+        for name, definition in properties.items():
+            full = f"{prefix}{name}"
+            if "properties" in definition:
+                inner = self.properties(definition["properties"], f"{full}.")
+                result[name] = {**definition, "properties": inner}
+                continue
+            made = {"type": "object", **definition}
+            if targets := self._targets(made.pop("copy_to", ())):
+                made["copy_to"] = targets
+            if "fields" in made:
+                made["fields"] = self._multi_fields(full, made["fields"])
+            if full in self.rows.fields:
+                self.semantic[full] = definition
+                made = self._semantic(full, made)
+            result[name] = made
+        return result
 
-def _multi_fields(
-    parent: str,
-    fields: Mapping[str, Any],
-    rows: TableRows,
-    form: DocumentForm,
-    vector_index: str | None,
-    found: dict[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    result = {}
-    for name, definition in fields.items():
-        full = f"{parent}.{name}"
-        if full not in rows.fields:
-            result[name] = definition
-            continue
-        found[full] = definition
-        if form.form in ("legacy", "own_chunks"):
-            raise PipelineError(
-                f"[{full}] is a multi-field, and documents of this form hold the result in the field itself; export "
-                "without --legacy and --no-overlap"
-            )
-        if form.form == "semantic_text":
-            result[name] = _semantic(full, dict(definition), rows.fields[full], form, vector_index)
-    return result
+    def _targets(self, names: Sequence[str]) -> list[str]:
+        """Where a field's value is copied to; no semantic field where documents bring its text or its chunks."""
+        takes_all = self.form.form in ("semantic_text", "legacy")
+        return [name for name in names if takes_all or name not in self.rows.fields]
 
+    def _multi_fields(self, parent: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        result = {}
+        for name, definition in fields.items():
+            full = f"{parent}.{name}"
+            if full not in self.rows.fields:
+                result[name] = definition
+                continue
+            self.semantic[full] = definition
+            if self.form.form in ("legacy", "own_chunks"):
+                raise PipelineError(
+                    f"[{full}] is a multi-field, and documents of this form hold the result in the field itself; "
+                    "export without --legacy and --no-overlap"
+                )
+            if self.form.form == "semantic_text":
+                result[name] = self._semantic(full, dict(definition))
+        return result
 
-def _semantic(
-    name: str,
-    field: dict[str, Any],
-    described: Mapping[str, Any],
-    form: DocumentForm,
-    vector_index: str | None,
-) -> dict[str, Any]:
-    if form.form == "nested":
-        return {"type": "text", **{key: field[key] for key in ("copy_to", "fields") if field.get(key)}}
-    settings = described["model_settings"]
-    for extension in ("context", "late_chunking"):
-        field.pop(extension, None)
-    field["inference_id"] = form.inference_id(name, described)
-    if name in form.inference_ids:
-        field.pop("search_inference_id", None)
-    field["model_settings"] = {key: value for key, value in settings.items() if value is not None}
-    if not set(field.get("chunking_settings", ())) <= _CHUNKING:
-        del field["chunking_settings"]  # an extension of ours, which the cluster would refuse
-    if vector_index is not None and settings["task_type"] == "text_embedding":
-        field["index_options"] = {"dense_vector": {"type": vector_index}}
-    return field
+    def _semantic(self, name: str, made: dict[str, Any]) -> dict[str, Any]:
+        if self.form.form == "nested":
+            return {"type": "text", **{key: made[key] for key in ("copy_to", "fields") if made.get(key)}}
+        described = self.rows.fields[name]
+        settings = described["model_settings"]
+        for extension in ("context", "late_chunking"):
+            made.pop(extension, None)
+        made["inference_id"] = self.form.inference_id(name, described)
+        if name in self.form.inference_ids:
+            made.pop("search_inference_id", None)
+        made["model_settings"] = {key: value for key, value in settings.items() if value is not None}
+        if not set(made.get("chunking_settings", ())) <= _CHUNKING:
+            del made["chunking_settings"]  # an extension of ours, which the cluster would refuse
+        if self.vector_index is not None and settings["task_type"] == "text_embedding":
+            made["index_options"] = {"dense_vector": {"type": self.vector_index}}
+        return made
 
 
 def _chunks(
