@@ -139,8 +139,7 @@ def _expansion(opened: OpenCheckpoint, device: str, dtype: str) -> Callable[[Tok
     found = _kernels(opened, weights, device, dtype)
     if found is not None:
         fast = native.NativeEncoder(weights, found)
-        for_head = native.kernels_for(weights, "float32") if dtype == "int8" else found
-        fast_head = native.NativeHead(head_weights, for_head, special, twice)
+        fast_head = native.NativeHead(head_weights, native.for_head(found), special, twice)
         return lambda batch: fast_head.forward(fast.forward(batch), batch)
     encoder = torch_bert.BertEncoder(weights, device, dtype)
     head = torch_bert.VocabularyHead(head_weights, device, dtype, special, twice)

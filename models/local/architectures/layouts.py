@@ -22,6 +22,13 @@ def lay_out_pair(pair: Pair, found: Any) -> tuple[npt.NDArray[Any], Array]:
     return lay_out(weight, found.strip, found.parts), _pad(bias, found.strip)
 
 
+def lay_out_decoder(decoder: Array, found: Any) -> npt.NDArray[Any]:
+    """Lay out a vocabulary head's decoder [vocabulary, hidden], whose outputs lie side by side in panels."""
+    if found.run:
+        return lay_out_bytes(decoder, found.panel, found.run)
+    return lay_out(decoder, found.panel, found.parts)
+
+
 def quantize(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
     """Round each row to whole numbers from -127 to 127 times a scale of its own.
 

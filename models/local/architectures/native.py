@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.errors import InferenceError, ModelLoadError
 from models.local.architectures import huge_pages
 from models.local.architectures.bert import Array, BertWeights, HeadWeights, Layer
-from models.local.architectures.layouts import AMX_DEPTH, lay_out, lay_out_pair
+from models.local.architectures.layouts import AMX_DEPTH, lay_out_decoder, lay_out_pair
 from models.local.engine.batching import TokenBatch
 from models.local.sparse import SparseRows, sort_rows
 
@@ -159,6 +159,11 @@ def kernels_for(weights: BertWeights, dtype: str) -> Any | None:
     return kernels((width, width // weights.heads, len(weights.layers[0].up[0])), dtype)
 
 
+def for_head(found: Any) -> Any:
+    """Return the kernels for the vocabulary head of an encoder that `found` runs."""
+    return found if found.largest else _load(_INT8_AVX512_VNNI)
+
+
 class NativeEncoder:
     """The forward pass, one thread a call. Safe to call from several threads."""
 
@@ -252,8 +257,7 @@ class NativeHead:
 
         Args:
             weights: the head of an encoder that `found` can run.
-            found: what `kernels_for` returned for the encoder in float32: there is no other arithmetic for heads, but
-                with AMX in bfloat16.
+            found: what `for_head` returned for the encoder.
             special_ids: tokens that never get a weight.
             twice: take the logarithm of the weights twice.
         """
@@ -263,7 +267,7 @@ class NativeHead:
             [
                 *lay_out_pair(weights.dense, found),
                 *weights.norm,
-                lay_out(weights.decoder, found.panel, found.parts),
+                lay_out_decoder(weights.decoder, found),
             ]
         )
         outputs, width = weights.decoder.shape

@@ -152,16 +152,20 @@ static const Kernels KERNELS[] = {
     {sizeof(Kernels), 0, 0, avx512::PANEL, 12, avx512::workspace, avx512::forward, avx512::largest_workspace,
      avx512::largest},
     {sizeof(Kernels), 0, 0, avx2::PANEL, 6, avx2::workspace, avx2::forward, avx2::largest_workspace, avx2::largest},
-    // In int8 there is no vocabulary head: it stays in float32.
+    // Tiles of int8 have no vocabulary head of their own.
 #ifdef HAS_AMX
     {sizeof(Kernels), 0, 64, avx512::PANEL, 32, int8_amx::workspace, int8_amx::forward, nullptr, nullptr},
-    {sizeof(Kernels), 0, 4, avx2::PANEL, 6, int8_avx_vnni::workspace, int8_avx_vnni::forward, nullptr, nullptr},
+    {sizeof(Kernels), 0, 4, avx2::PANEL, 6, int8_avx_vnni::workspace, int8_avx_vnni::forward, int8_avx_vnni::largest_workspace,
+     int8_avx_vnni::largest},
 #else
     {}, {},
 #endif
-    {sizeof(Kernels), 0, 4, avx512::PANEL, 12, int8_avx512_vnni::workspace, int8_avx512_vnni::forward, nullptr, nullptr},
-    {sizeof(Kernels), 0, 4, avx512::PANEL, 8, int8_avx512::workspace, int8_avx512::forward, nullptr, nullptr},
-    {sizeof(Kernels), 0, 4, avx2::PANEL, 4, int8_avx2::workspace, int8_avx2::forward, nullptr, nullptr},
+    {sizeof(Kernels), 0, 4, avx512::PANEL, 12, int8_avx512_vnni::workspace, int8_avx512_vnni::forward, int8_avx512_vnni::largest_workspace,
+     int8_avx512_vnni::largest},
+    {sizeof(Kernels), 0, 4, avx512::PANEL, 8, int8_avx512::workspace, int8_avx512::forward, int8_avx512::largest_workspace,
+     int8_avx512::largest},
+    {sizeof(Kernels), 0, 4, avx2::PANEL, 4, int8_avx2::workspace, int8_avx2::forward, int8_avx2::largest_workspace,
+     int8_avx2::largest},
 };
 
 enum Variant { HALF, TWO_HALVES, AVX512, AVX2, INT8_AMX, INT8_AVX_VNNI, INT8_AVX512_VNNI, INT8_AVX512, INT8_AVX2 };
@@ -193,7 +197,7 @@ static bool can_run(int64_t variant) {
 #ifdef HAS_AMX
         case HALF:
         case TWO_HALVES: return wide && amx_is_there(false);
-        case INT8_AMX: return wide && amx_is_there(true);
+        case INT8_AMX: return wide && amx_is_there(true) && __builtin_cpu_supports("avx512vnni");
         case INT8_AVX_VNNI: return narrow && __builtin_cpu_supports("avxvnni");
 #endif
         case AVX512:

@@ -1,6 +1,7 @@
 """Products in int8 against numpy, whole number by whole number, and models in int8 on every kind of kernel."""
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from support.checkpoints import TEXTS, endpoint, make_cross_encoder, make_encoder, make_masked_lm
 
 from models.local.architectures import native
-from models.local.architectures.bert import Array
+from models.local.architectures.bert import Array, HeadWeights
 from models.local.architectures.layouts import lay_out_pair, quantize
+from models.local.engine.batching import TokenBatch
 from models.local.model import local_model
 from models.local.rerank.model import local_rerank_model
 
@@ -213,11 +215,58 @@ def test_a_text_has_the_same_bits_in_any_company() -> None:
     assert 0.995 < cosines(alone, expected).min() < 0.99999
 
 
-def test_sparse_models_keep_their_head_in_float32(tmp_path: Path) -> None:
+def test_sparse_embeddings_are_the_same_bits_with_all_kernels(emulated: ctypes.CDLL, tmp_path: Path) -> None:
     folder = make_masked_lm("bert", tmp_path / "model")
-    found, expected = (embedded(folder, dtype, TEXTS, "sparse_embedding") for dtype in ("int8", "float32"))
-    np.testing.assert_allclose(found, expected, atol=0.1)
-    assert not np.array_equal(found, expected)
+    texts = TEXTS * 12
+    float32, found = embedded(folder, "float32", texts, "sparse_embedding"), {}
+    for name in ("", "avx512", "avx2", *VARIANTS):
+        with int8_kernels(name, emulated) as is_there:
+            if is_there:
+                found[name] = embedded(folder, "int8", texts, "sparse_embedding")
+    np.testing.assert_allclose(found[""], float32, atol=0.1)
+    assert not np.array_equal(found[""], float32)
+    for values in found.values():
+        np.testing.assert_array_equal(values, found[""])
+    np.testing.assert_array_equal(
+        found[""], np.tile(embedded(folder, "int8", TEXTS, "sparse_embedding"), (12, 1))
+    )
+
+
+@pytest.mark.parametrize("width", [12, 36, 64])
+def test_the_head_takes_the_largest_logit_of_a_text(emulated: ctypes.CDLL, width: int) -> None:
+    """By numpy, from the same rounded numbers: for texts of all lengths, none at all among them."""
+    random = np.random.default_rng(width)
+    lengths = np.array([0, 1, 2, 3, 11, 12, 13, 0, 40, 1])
+    hidden = random.normal(size=(lengths.sum(), width)).astype(np.float32)
+    dense = (
+        random.normal(size=(width, width)).astype(np.float32),
+        random.normal(size=width).astype(np.float32),
+    )
+    decoder = random.normal(size=(70, width)).astype(np.float32)
+    norm = np.ones(width, np.float32), np.zeros(width, np.float32)
+    weights = HeadWeights(dense, norm, decoder, np.zeros(70, np.float32), 1e-12, "gelu")
+    inner = by_numpy(hidden, *dense)
+    inner = np.array([[x / 2 * (1 + math.erf(x / math.sqrt(2))) for x in row] for row in inner.tolist()])
+    inner = (inner - inner.mean(axis=1, keepdims=True)) / inner.std(axis=1, keepdims=True)
+    logits = by_numpy(inner.astype(np.float32), decoder, np.zeros(70, np.float32))
+    ends = np.cumsum(lengths)
+    expected = [
+        np.log1p(np.maximum(logits[end - length : end].max(axis=0), 0)) if length else np.zeros(70)
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+    batch = TokenBatch(np.zeros(lengths.sum(), np.int32), lengths)
+    for name in VARIANTS:
+        with int8_kernels(name, emulated) as is_there:
+            if not is_there:
+                continue
+            found = native.kernels((), "int8")
+            head = native.NativeHead(weights, native.for_head(found), np.zeros(0, np.int64), False)
+            counts, token_ids, found_weights = head.forward(hidden, batch)
+        dense_rows = np.zeros((len(lengths), 70))
+        dense_rows[np.repeat(np.arange(len(lengths)), counts), token_ids] = found_weights
+        # A number in a thousand is rounded the other way, since norms are added up in another order here.
+        np.testing.assert_allclose(dense_rows, expected, atol=0.02)
+        assert np.median(np.abs(dense_rows - expected)) < 1e-6
 
 
 def test_cross_encoders_in_int8(tmp_path: Path) -> None:
@@ -232,3 +281,30 @@ def test_cross_encoders_in_int8(tmp_path: Path) -> None:
     int8, float32, bfloat16 = (model.fingerprint for model in models)
     assert int8 != float32 == bfloat16
     assert models[0].describe()["dtype"] == "int8"
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_text_with_what_is_no_number_has_no_weights_that_look_like_some(
+    broken: float, emulated: ctypes.CDLL
+) -> None:
+    width, lengths = 12, np.array([3, 14, 1, 5])
+    hidden = np.random.default_rng(1).normal(size=(lengths.sum(), width)).astype(np.float32)
+    hidden[3], hidden[17] = (
+        broken,
+        broken,
+    )  # the first token of the second text, and the only one of the third
+    square, zeros = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
+    decoder, bias = np.ones((70, width), np.float32), np.zeros(70, np.float32)
+    weights = HeadWeights((square, zeros), (zeros + 1, zeros), decoder, bias, 1e-12, "gelu")
+    for name in VARIANTS:
+        with int8_kernels(name, emulated) as is_there:
+            if not is_there:
+                continue
+            found = native.for_head(native.kernels((), "int8"))
+            head = native.NativeHead(weights, found, np.zeros(0, np.int64), False)
+            rows = head.forward(hidden, TokenBatch(np.zeros(lengths.sum(), np.int32), lengths))
+        is_number = np.split(np.isfinite(rows.weights), np.cumsum(rows.counts)[:-1])
+        assert rows.counts[1:3].tolist() == [70, 70]
+        assert [row.all() for row in is_number] == [True, False, False, True]
+        assert not is_number[1].any()
+        assert not is_number[2].any()
