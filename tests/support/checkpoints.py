@@ -142,11 +142,12 @@ def add_pooling(folder: Path, mode: str, window: int = 64, prompts: dict[str, st
 
 
 def make_cross_encoder(kind: str, folder: Path, labels: int = 1, window: int = 64) -> Path:
-    """Write a cross-encoder of a family: bert, roberta, xlm-roberta or distilbert."""
+    """Write a cross-encoder of a family: bert, roberta, xlm-roberta, distilbert, modernbert or deberta-v2."""
     import transformers as t
 
     torch.manual_seed(7)
     common = {"vocab_size": len(VOCABULARY), "num_labels": labels}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     models = {
         "bert": lambda: t.BertForSequenceClassification(
             t.BertConfig(**common, **SMALL, max_position_embeddings=64)
@@ -162,10 +163,36 @@ def make_cross_encoder(kind: str, folder: Path, labels: int = 1, window: int = 6
                 **common, dim=64, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=64
             )
         ),
+        "modernbert": lambda: t.ModernBertForSequenceClassification(
+            t.ModernBertConfig(
+                **common,
+                **SMALL,
+                max_position_embeddings=64,
+                local_attention=8,
+                global_attn_every_n_layers=2,
+                **special,
+            )
+        ),
+        # As DeBERTa-v3 is: positions only relative to one another, and kinds of texts, which most leave out.
+        "deberta-v2": lambda: t.DebertaV2ForSequenceClassification(
+            t.DebertaV2Config(
+                **common,
+                **SMALL,
+                max_position_embeddings=64,
+                relative_attention=True,
+                position_buckets=16,
+                pos_att_type=["p2c", "c2p"],
+                position_biased_input=False,
+                norm_rel_ebd="layer_norm",
+                share_att_key=True,
+                type_vocab_size=2,
+                pad_token_id=0,
+            )
+        ),
     }
     save(models[kind](), folder, window)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    if kind == "bert":  # the second text of a pair is of the second kind
+    if kind in ("bert", "deberta-v2"):  # the second text of a pair is of the second kind
         for piece in tokenizer["post_processor"]["pair"][3:]:
             next(iter(piece.values()))["type_id"] = 1
         settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -1,6 +1,7 @@
-"""Cross-encoders of BERT's family: an encoder that reads a query and a text together, and a classifier with one output.
+"""Cross-encoders: an encoder that reads a query and a text together, and a classifier with one output.
 
-The scores are those of sentence-transformers' `CrossEncoder`.
+BERT's family runs as it does for embeddings, others by transformers. The scores are those of sentence-transformers'
+`CrossEncoder`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import ModelLoadError
-from models.local.architectures import native, packed, torch_bert
+from models.local.architectures import bert, classifiers, native, packed, torch_bert
 from models.local.architectures.bert import Array, BertWeights, Pair, Tensors, read_weights
 from models.local.engine.batching import TokenBatch
 from models.local.weights import read_json, read_tensors
@@ -42,10 +43,13 @@ class Classifier:
     def scores(self, first: Array) -> Array:
         """Turn the first tokens' hidden states [pairs, hidden] into scores [pairs]."""
         inner = self.activation(first @ self.dense[0].T + self.dense[1])
-        logits = (inner @ self.out[0].T + self.out[1])[:, 0]
-        # tanh never overflows, and the logistic function is one half of (1 + tanh of half its argument).
-        found: Array = (0.5 * (1 + np.tanh(0.5 * logits)) if self.sigmoid else logits).astype(np.float32)
-        return found
+        return _scaled((inner @ self.out[0].T + self.out[1])[:, 0], self.sigmoid)
+
+
+def _scaled(logits: Array, sigmoid: bool) -> Array:
+    # tanh never overflows, and the logistic function is one half of (1 + tanh of half its argument).
+    found: Array = (0.5 * (1 + np.tanh(0.5 * logits)) if sigmoid else logits).astype(np.float32)
+    return found
 
 
 def _relu(values: Array) -> Array:
@@ -109,6 +113,21 @@ def _scales(folder: Path, config: Mapping[str, Any]) -> bool:
     return name == _SIGMOID
 
 
+def unsupported(folder: Path) -> list[str]:
+    """Say why the checkpoint in `folder` cannot run here; an empty list means it can."""
+    config = read_json(folder, "config.json")
+    kind, count = config.get("model_type"), outputs(config)
+    found = []
+    if kind in bert.MODEL_TYPES:
+        found += bert.unsupported(folder, config)
+    elif kind not in classifiers.MODEL_TYPES:
+        known = ", ".join((*bert.MODEL_TYPES, *classifiers.MODEL_TYPES))
+        return [f"Cross-encoders here are of type {known}; the one in [{folder}] is of type [{kind}]"]
+    if count != 1:
+        found.append(f"A cross-encoder has one output; the model in [{folder}] has {count} classes")
+    return found
+
+
 def read_pair_weights(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> tuple[BertWeights, int]:
     """Find an encoder's weights for texts of two kinds, queries and what is ranked.
 
@@ -153,7 +172,10 @@ def load(folder: Path, device: str, dtype: str, compiled: bool) -> tuple[Score, 
     Returns:
         The model, and what to add to the token ids of the second text of a pair.
     """
-    tensors, config = read_tensors(folder), read_json(folder, "config.json")
+    config = read_json(folder, "config.json")
+    if config["model_type"] in classifiers.MODEL_TYPES:
+        return _by_transformers(folder, config, device, dtype)
+    tensors = read_tensors(folder)
     weights, shift = (
         read_pair_weights(tensors, config) if tells_kinds(folder) else (read_weights(tensors, config), 0)
     )
@@ -164,3 +186,11 @@ def load(folder: Path, device: str, dtype: str, compiled: bool) -> tuple[Score, 
         return lambda batch: classifier.scores(first(batch)), shift
     states = packed.pooled(torch_bert.BertEncoder(weights, device, dtype), "cls", device)
     return lambda batch: classifier.scores(states(batch)), shift
+
+
+def _by_transformers(folder: Path, config: Mapping[str, Any], device: str, dtype: str) -> tuple[Score, int]:
+    shift = classifiers.kinds_shift(config) if tells_kinds(folder) else 0
+    sigmoid = _scales(folder, config)
+    model = classifiers.PairClassifier(folder, device, dtype, shift)
+    logits = packed.OnDevice(lambda batch: model.logits(batch).cpu().numpy(), device)
+    return lambda batch: _scaled(logits(batch), sigmoid), shift

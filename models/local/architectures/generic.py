@@ -71,7 +71,9 @@ class GenericEncoder:
         Raises:
             ModelLoadError: transformers cannot load it, or the adapter is not there.
         """
-        model = _load(folder, dtype)
+        from transformers import MODEL_MAPPING
+
+        model = load_whole(folder, dtype, MODEL_MAPPING, ("pooler.",))
         if adapter is not None:
             merge_adapter(model, folder, adapter)
         self._model: Any = model.eval().to(device)
@@ -99,17 +101,8 @@ class GenericEncoder:
 
     def _padded(self, batch: PackedBatch) -> "torch.Tensor":
         """Run texts as rows of [texts, longest]."""
-        import torch
-
-        texts, longest = len(batch.lengths), batch.longest
-        lengths = batch.ends.diff()
-        # Padding stands on the right, where neither a causal model nor a position embedding can see it.
-        mask = torch.arange(longest, device=batch.ids.device) < lengths[:, None]
-        rows = torch.arange(texts, device=batch.ids.device)
-        places = rows.repeat_interleave(lengths, output_size=len(batch.ids)) * longest + batch.positions
-        ids = torch.zeros(texts * longest, dtype=torch.int64, device=batch.ids.device)
-        ids[places] = batch.ids.long()
-        found = self._model(input_ids=ids.view(texts, longest), attention_mask=mask.long())
+        ids, mask, places = batch.padded()
+        found = self._model(input_ids=ids, attention_mask=mask)
         hidden: torch.Tensor = found.last_hidden_state.flatten(0, 1)[places]
         return hidden
 
@@ -193,16 +186,25 @@ def _mask(*arguments: Any, **options: Any) -> Any:
     return sdpa_mask(*arguments, **options) if getattr(_CURRENT, "batch", None) is None else None
 
 
-def _load(folder: Path, dtype: str) -> Any:
-    """Load a model whose every tensor is in the checkpoint; transformers would make up what is missing."""
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+def load_whole(folder: Path, dtype: str, models: Mapping[Any, Any], spare: tuple[str, ...] = ()) -> Any:
+    """Load a model whose every tensor is in the checkpoint; transformers would make up what is missing.
+
+    Args:
+        folder: the checkpoint.
+        dtype: what to compute in.
+        models: transformers' classes of models by their classes of settings.
+        spare: beginnings of the names of tensors that nothing reads.
+
+    Raises:
+        ModelLoadError: transformers cannot load it, or a tensor is missing.
+    """
+    from transformers import CONFIG_MAPPING
 
     stored = read_json(folder, "config.json")
     kind = CONFIG_MAPPING[str(base_type(stored))]
-    encoder: Any = MODEL_MAPPING[kind]
     settings = {name: value for name, value in stored.items() if name not in _WRAPPING}
     try:
-        model, loading = encoder.from_pretrained(
+        model, loading = models[kind].from_pretrained(
             folder,
             config=kind.from_dict(settings),
             dtype=dtype,
@@ -212,7 +214,7 @@ def _load(folder: Path, dtype: str) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelLoadError(f"transformers cannot load [{folder}]: {error}") from error
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith(spare))
     if missing:
         raise ModelLoadError(f"The checkpoint in [{folder}] has no tensor [{missing[0]}]; is it complete?")
     return model

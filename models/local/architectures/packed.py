@@ -78,6 +78,26 @@ class PackedBatch:
         """Tokens of the longest text."""
         return int(self.lengths.max(initial=0))
 
+    def padded(self) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+        """The texts as rows.
+
+        Padding stands on the right, where neither a causal model nor a position embedding can see it.
+
+        Returns:
+            Token ids int64 [texts, longest], zeros behind each text; which of them are of a text, of the same shape;
+            and where each token of the batch is among all of them, row by row [tokens].
+        """
+        import torch
+
+        texts, longest, device = len(self.lengths), self.longest, self.ids.device
+        lengths = self.ends.diff()
+        mask = torch.arange(longest, device=device) < lengths[:, None]
+        rows = torch.arange(texts, device=device)
+        places = rows.repeat_interleave(lengths, output_size=len(self.ids)) * longest + self.positions
+        ids = torch.zeros(texts * longest, dtype=torch.int64, device=device)
+        ids[places] = self.ids.long()
+        return ids.view(texts, longest), mask.long(), places
+
     def groups(self) -> Iterator[Group]:
         """Group the texts by length."""
         start = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.endpoints.endpoint import Endpoint
 from models.errors import InferenceError, ModelLoadError
-from models.local.architectures import bert, cross_encoder
+from models.local.architectures import cross_encoder
 from models.local.catalog import Checkpoint, resolve
 from models.local.checkpoint import OpenCheckpoint, described, int8_problems, open_checkpoint
 from models.local.device import choose_device, choose_dtype
@@ -14,7 +14,7 @@ from models.local.engine.workers import Workers, allocations, usable_cores
 from models.local.model import model_id_of
 from models.local.rerank.cross_encoder import CrossEncoder, PairTokens, must_agree
 from models.local.settings import digest
-from models.local.weights import read_json, weight_files
+from models.local.weights import weight_files
 from models.model import RerankModel
 
 CODE_VERSION = 1
@@ -117,15 +117,7 @@ class LocalRerankModel:
 
 def _file_problems(opened: OpenCheckpoint, model_id: str) -> list[str]:
     """Say why a checkpoint cannot rerank; an empty list means it can."""
-    config, recipe = read_json(opened.folder, "config.json"), opened.recipe
-    if recipe.task_type != "rerank":
-        return [f"The model [{model_id}] makes [{recipe.task_type}] and does not rerank"]
-    kind = config.get("model_type")
-    if kind not in bert.MODEL_TYPES:
-        known = ", ".join(bert.MODEL_TYPES)
-        return [f"Cross-encoders here are of type {known}; the one in [{opened.folder}] is of type [{kind}]"]
-    found = bert.unsupported(opened.folder, config)
-    if cross_encoder.outputs(config) != 1:
-        count = cross_encoder.outputs(config)
-        found.append(f"A cross-encoder has one output; the model in [{opened.folder}] has {count} classes")
-    return found
+    task = opened.recipe.task_type
+    if task != "rerank":
+        return [f"The model [{model_id}] makes [{task}] and does not rerank"]
+    return cross_encoder.unsupported(opened.folder)

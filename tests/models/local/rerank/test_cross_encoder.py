@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from support.checkpoints import VOCABULARY, endpoint, make_cross_encoder, make_encoder
 
 from models.errors import ModelLoadError
 from models.local.rerank.model import local_rerank_model
 from models.open_model import open_model, open_rerank_model, usable_rerank_model
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "deberta-v2")
 QUERIES = ["the cat", "big red stone . river", "cat " * 50, ""]
 TEXTS = [
     "the cat sat on the mat",
@@ -112,6 +113,28 @@ def test_models_that_do_not_rerank_are_problems(tmp_path: Path) -> None:
     chunking = endpoint("rerank", cross_encoder, long_document_strategy="chunk")
     (problem,) = local_rerank_model(chunking).problems()
     assert "[long_document_strategy: chunk] is not known" in problem
+
+
+def test_other_families_are_problems(tmp_path: Path) -> None:
+    folder = make_cross_encoder("modernbert", tmp_path / "model")
+    whole = {str(folder): {"location": str(folder), "dtype": "int8"}}
+    (problem,) = local_rerank_model(endpoint("rerank", folder), whole).problems()
+    assert "is of type [modernbert]" in problem
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "electra"}))
+    (problem,) = local_rerank_model(endpoint("rerank", folder)).problems()
+    assert "modernbert, deberta-v2; the one in" in problem
+    assert "is of type [electra]" in problem
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "deberta-v2"])
+def test_a_checkpoint_without_a_tensor_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = make_cross_encoder(kind, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["classifier.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"has no tensor \[classifier.weight\]"):
+        rerank(folder, "the cat")
 
 
 def test_elastics_own_model_needs_a_stand_in(tmp_path: Path) -> None:
