@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,6 +19,7 @@ from models.errors import InferenceError, bad_request
 from models.json_text import parse_json
 
 _MAX_DEFINITION = 1 << 20
+_SETTLED = 1_000_000_000  # nanoseconds
 _log = logging.getLogger(__name__)
 
 _UPDATABLE = ("num_threads", "num_allocations", "adaptive_allocations", "rate_limit", "max_batch_size")
@@ -51,6 +53,7 @@ class Registry:
             path: the folder; it need not exist. None has only the preconfigured endpoints.
         """
         self._folder = None if path is None else Path(path)
+        self._known: dict[str, tuple[tuple[int, ...], Endpoint]] = {}
 
     def get(self, inference_id: str, task_type: str | None = None) -> Endpoint:
         """Return the endpoint with this id.
@@ -238,6 +241,10 @@ class Registry:
         file = self._folder / f"{inference_id}.json"
         if not os.path.lexists(file):
             return None
+        seen = _version(file)
+        known = self._known.get(inference_id)
+        if known is not None and known[0] == seen:
+            return known[1]
         try:
             body = parse_json(_content(file))
         except (OSError, ValueError) as error:
@@ -248,6 +255,8 @@ class Registry:
         endpoint = parse_endpoint(inference_id, referenced, folder=str(self._folder))
         if literals:
             self._move_secrets(file, endpoint, literals)
+        elif seen:
+            self._known[inference_id] = (seen, endpoint)
         return endpoint
 
     def _move_secrets(self, file: Path, endpoint: Endpoint, literals: Mapping[str, str]) -> None:
@@ -360,6 +369,21 @@ def _refuse_existing(inference_id: str) -> None:
 
 def _write(file: Path, endpoint: Endpoint) -> None:
     write_aside(file, json.dumps(endpoint.to_json(), indent=2, ensure_ascii=False) + "\n", 0o644)
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """What changes with a file's content; empty where it cannot be told.
+
+    Two changes within a tick of the file system's clock have the same time, so that a file that has just changed is not
+    known yet.
+    """
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    if time.time_ns() - found.st_ctime_ns < _SETTLED:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _content(file: Path) -> str:

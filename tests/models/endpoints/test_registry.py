@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import time
 from functools import partial
 
 import pytest
@@ -181,6 +182,29 @@ def test_a_definition_that_a_person_wrote_needs_no_id(registry, tmp_path):
     refused(400, "[x]", registry.get, "other")
     (folder / "broken.json").write_text("{")
     refused(400, "broken.json is not a readable JSON file", registry.get, "broken")
+
+
+def test_a_definition_is_read_again_when_its_file_has_changed(registry, tmp_path, monkeypatch):
+    file = tmp_path / "endpoints" / "mine.json"
+    file.parent.mkdir()
+    now = time.time_ns
+    for dimensions in (8, 16, 32):  # in place, at once, and as long as before
+        body = {
+            "service": "hashing",
+            "task_type": "text_embedding",
+            "service_settings": {"dimensions": dimensions},
+        }
+        file.write_text(f"{json.dumps(body):<200}")
+        assert registry.get("mine").service_settings["dimensions"] == dimensions
+        assert registry.get("mine") is not registry.get("mine")
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
+    assert registry.get("mine") is registry.get("mine")
+    file.write_text(f"{json.dumps({**body, 'service_settings': {'dimensions': 64}}):<200}")
+    monkeypatch.setattr(time, "time_ns", now)
+    assert registry.get("mine").service_settings["dimensions"] == 64
+    file.unlink()
+    with pytest.raises(InferenceError, match="not found"):
+        registry.get("mine")
 
 
 def test_a_definition_is_stored_with_its_secrets_or_not_at_all(registry, tmp_path):
