@@ -11,6 +11,7 @@ percentile, and statuses other than 200. On a machine that others use only ratio
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -186,7 +187,8 @@ def apart(served: Served, seconds: float, rounds: int) -> None:
 def _pin(pid: int, cores: set[int]) -> None:
     """Keep all threads of a process on some cores."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def main() -> None:
