@@ -143,15 +143,7 @@ def make_plan(
     wanted_ids = scan.ids.take(pa.array(wanted))
     hashes = scan.content_hashes.take(pa.array(wanted))
 
-    # For each row of the table the document that the source wants in its place; then, for each such document, its row.
-    place = _index_in(state.ids, wanted_ids)
-    matched = place >= 0
-    current = matched & _same(state, fingerprint, hashes, place)
-    done = np.zeros(len(wanted), bool)
-    done[place[current]] = True
-    previous = np.full(len(wanted), -1, np.int64)
-    previous[place[matched]] = np.flatnonzero(matched)
-
+    matched, done, previous = _match(state, fingerprint, wanted_ids, hashes)
     taken_over, places = _taken_over(finished_rows, fingerprint, wanted_ids, hashes, done)
     unchanged = int(done.sum())
     done[places] = True
@@ -175,6 +167,26 @@ def make_plan(
         documents=documents,
         unreadable=unreadable,
     )
+
+
+def _match(
+    state: TableState, fingerprint: str, wanted_ids: pa.Array, hashes: pa.Array
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Rows]:
+    """Find the documents that the source wants among the rows of the table.
+
+    Returns:
+        For each row whether the source wants its document; for each document whether its row is up to date, and which
+        row it has, -1 for none.
+    """
+    # For each row of the table the document that the source wants in its place; then, for each such document, its row.
+    place = _index_in(state.ids, wanted_ids)
+    matched = place >= 0
+    current = matched & _same(state, fingerprint, hashes, place)
+    done = np.zeros(len(wanted_ids), bool)
+    done[place[current]] = True
+    previous = np.full(len(wanted_ids), -1, np.int64)
+    previous[place[matched]] = np.flatnonzero(matched)
+    return matched, done, previous
 
 
 def _similar(previous: Rows, hashes: pa.Array, state: TableState, unmatched: npt.NDArray[np.bool_]) -> Rows:

@@ -1,6 +1,7 @@
 """The same chunks in other engines: each finds what exact arithmetic finds, and follows the table."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -59,23 +60,23 @@ def exact(
     return [[row[0] for row in duckdb.execute(statement, [vector]).fetchall()] for vector in vectors]
 
 
-class Engine:
+class Engine(ABC):
     """How a test opens an engine, asks it, and looks at what it holds."""
 
     fields: tuple[str, ...] = ("dense", "sparse")
 
-    def open(self, name: str) -> ChunkTarget:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, name: str) -> ChunkTarget: ...
 
-    def nearest(self, target: Any, vector: list[float]) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def nearest(self, target: Any, vector: list[float]) -> list[str]: ...
 
-    def held(self, target: Any) -> dict[str, str]:
-        raise NotImplementedError
+    @abstractmethod
+    def held(self, target: Any) -> dict[str, str]: ...
 
+    @abstractmethod
     def rows(self, target: Any) -> list[dict[str, Any]]:
         """Every chunk, with its plain columns."""
-        raise NotImplementedError
 
 
 class OpenSearchEngine(Engine):

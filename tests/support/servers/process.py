@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def java_home(newest: int, oldest: int) -> Path:
     pytest.fail(f"no Java of version {oldest} to {newest} in /usr/lib/jvm or JAVA_HOME")
 
 
-class ServerProcess:
+class ServerProcess(ABC):
     """Starts a server in a folder that is its own and readable by the user `nobody`, and kills it at the end.
 
     Attributes:
@@ -56,9 +57,9 @@ class ServerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Write what the server needs into `folder`; returns the command that starts it."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         return {}
