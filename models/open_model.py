@@ -56,6 +56,16 @@ def open_rerank_model(endpoint: Endpoint, models: Mapping[str, Any] | None = Non
     return remote_rerank_model(endpoint)
 
 
+def entry_names(endpoint: Endpoint) -> set[str]:
+    """The names under which the ``models`` section says where the weights of an endpoint's model lie."""
+    model_id = endpoint.service_settings.get("model_id")
+    if not isinstance(model_id, str) or not _is_local(endpoint):
+        return set()
+    from models.local.catalog import keys_of
+
+    return set(keys_of(model_id))
+
+
 def _is_local(endpoint: Endpoint) -> bool:
     return endpoint.known.protocol == "local" and not endpoint.service_settings.get("url")
 

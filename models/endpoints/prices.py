@@ -30,11 +30,15 @@ def price_of(endpoint: Endpoint, models: Mapping[str, Any]) -> float | None:
         endpoint: the endpoint.
         models: the run config's ``models`` section; its keys are inference ids or model ids.
     """
-    settings = endpoint.service_settings
-    names = (endpoint.inference_id, *(settings.get(name) for name in _MODEL_NAMES))
-    entries = [models[name] for name in names if isinstance(name, str) and name in models]
+    entries = [models[name] for name in priced_names(endpoint) if name in models]
     found = [entry[PRICE] for entry in entries if isinstance(entry, dict) and PRICE in entry]
     return float(found[0]) if found else None
+
+
+def priced_names(endpoint: Endpoint) -> list[str]:
+    """The names under which the section may have the price of an endpoint, the best one first."""
+    names = (endpoint.inference_id, *(endpoint.service_settings.get(name) for name in _MODEL_NAMES))
+    return [name for name in names if isinstance(name, str)]
 
 
 def without_prices(models: Mapping[str, Any]) -> dict[str, Any]:

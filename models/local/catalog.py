@@ -116,6 +116,12 @@ def _hub_ids() -> dict[str, str]:
     }
 
 
+def keys_of(model_id: str) -> tuple[str, ...]:
+    """Names under which the run config's section may have an entry for a model id, the best one first."""
+    name = catalog_id(model_id)
+    return model_id, name, "." + name
+
+
 def resolve(model_id: str, models: Mapping[str, Any]) -> Checkpoint:
     """Find the checkpoint of a model id.
 
@@ -127,7 +133,7 @@ def resolve(model_id: str, models: Mapping[str, Any]) -> Checkpoint:
         ValidationError: the section says something that cannot be.
     """
     name = catalog_id(model_id)
-    choice = models.get(model_id, models.get(name, models.get("." + name)))
+    choice = next((models[key] for key in keys_of(model_id) if models.get(key) is not None), None)
     if isinstance(choice, Mapping):
         choice = {key: value for key, value in choice.items() if key != PRICE} or None
     if choice is None:

@@ -49,7 +49,8 @@ RerankOption = Annotated[
     typer.Option("--rerank", metavar="ID", help="Rank the best documents again by this rerank endpoint."),
 ]
 DepthOption = Annotated[
-    int, typer.Option("--depth", min=1, help="Documents of each query that --rerank ranks again.")
+    int | None,
+    typer.Option("--depth", min=1, help="Documents of each query that --rerank ranks again; by default 100."),
 ]
 
 Target = Annotated[
@@ -84,6 +85,19 @@ def index_path(config_or_index: str, overrides: Sequence[str] | None = None) -> 
     if config.index is None:
         raise PipelineError(f"{config_or_index} has no index section; add `index: {{path: out/index}}`")
     return config.index.path
+
+
+def depth_of(depth: int | None, rerank: str | None) -> int:
+    """The number of documents that are ranked again.
+
+    Raises:
+        PipelineError: one is asked for, and nothing ranks again.
+    """
+    from pipeline.search.hits.reranking import DEPTH
+
+    if depth is not None and rerank is None:
+        raise PipelineError(f"--depth {depth} needs --rerank ID: without it nothing is ranked again")
+    return DEPTH if depth is None else depth
 
 
 def reranker_from(

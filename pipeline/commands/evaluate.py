@@ -15,6 +15,7 @@ from pipeline.commands.arguments import (
     Overrides,
     PruningOption,
     RerankOption,
+    depth_of,
     index_path,
     pruning_of,
     reranker_from,
@@ -46,7 +47,7 @@ def evaluate(
     pruning: PruningOption = None,
     filters: Filters = None,
     rerank: RerankOption = None,
-    depth: DepthOption = 100,
+    depth: DepthOption = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="URL/INDEX", help="Compare with an index that `load elasticsearch` filled."),
@@ -69,6 +70,7 @@ def evaluate(
     from pipeline.search.open_index import SearchIndex
 
     opened = SearchIndex(index_path(index, overrides))
+    reranked = depth_of(depth, rerank)
     names: Any = modes.split(",") if modes else None
     if against is not None:
         alone = {"--modes": modes, "--per-query": per_query, "--report": report, "--compare": compare}
@@ -84,7 +86,7 @@ def evaluate(
         field=field,
         pruning=pruning_of(pruning),
         filter=parse_filters(filters or []),
-        reranking=None if reranker is None else Reranking(reranker, depth),
+        reranking=None if reranker is None else Reranking(reranker, reranked),
     )
     result = evaluation.to_json()
     before = None

@@ -18,6 +18,7 @@ from pipeline.commands.arguments import (
     Overrides,
     PruningOption,
     RerankOption,
+    depth_of,
     index_path,
     pruning_of,
     reranker_from,
@@ -66,7 +67,7 @@ def search(
         float | None, typer.Option("--min-score", help="Leave out documents that score less.")
     ] = None,
     rerank: RerankOption = None,
-    depth: DepthOption = 100,
+    depth: DepthOption = None,
     queries: Annotated[str | None, typer.Option(help="File of queries; prints a JSON line for each.")] = None,
     overrides: Overrides = None,
     output: Format = "table",
@@ -91,7 +92,7 @@ def search(
         neighbours,
         min_score,
         reranker_from(rerank, index, overrides, opened),
-        depth,
+        depth_of(depth, rerank),
     )
     names = [name.strip() for name in fields.split(",")] if fields else []
     shown = Shown(start, tuple(names), source)

@@ -4,6 +4,7 @@ The second one is a multi-field of the first, or its sibling where it is a multi
 values. Until the switch it is the new one, ``<field>.next``; from then on the old one, ``<field>.old``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -66,6 +67,15 @@ def second_field(mappings: Mappings, field: str, *, switched: bool) -> str:
     return f"{field}.{suffix}" if field in dict(mappings.walk()) else f"{field}_{suffix}"
 
 
+def in_words(migration: Migration) -> str:
+    """What the new embedding has other than the old one, as the mapping says it."""
+    before, after = asdict(migration.before), asdict(migration.after)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    return (
+        ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in changed.items()) or "the same settings"
+    )
+
+
 def reminders(config: RunConfig, migrations: Mapping[str, Migration]) -> list[str]:
     """What is left to do of each migration, in sentences."""
     told = []
@@ -73,8 +83,8 @@ def reminders(config: RunConfig, migrations: Mapping[str, Migration]) -> list[st
         field = config.mappings.semantic().get(name)
         if one.switched and field and Embedding.of(field, config.endpoints.default) == one.before:
             told.append(
-                f"mappings.properties.{name}: the table has switched this field to [{one.after.inference_id}]; name"
-                " that in the config, then `migrate --drop-old`"
+                f"mappings.properties.{name}: the table has switched this field to [{one.after.inference_id}]; give it"
+                f" {in_words(one)} in the config, then `migrate --drop-old`"
             )
         elif one.switched:
             told.append(f"[{name}] still keeps its old embedding beside it; `migrate --drop-old` lets it go")

@@ -7,12 +7,12 @@ from typing import Any
 
 from models.chunking_settings import parse_chunking_settings
 from models.endpoints.endpoint import Endpoint
-from models.endpoints.prices import without_prices
+from models.endpoints.prices import priced_names, without_prices
 from models.endpoints.registry import Registry
 from models.errors import InferenceError, TransientError
 from models.late_chunking import LateChunking, late_chunking
 from models.model import Model
-from models.open_model import open_model
+from models.open_model import entry_names, open_model
 from pipeline.config.migration import Migration, with_migrations
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -123,7 +123,7 @@ def resolve(config: RunConfig, migrations: Mapping[str, Migration] = NO_MIGRATIO
     """
     config = with_migrations(config, migrations)
     registry = Registry(config.endpoints.path)
-    fields, problems = [], []
+    fields, problems = [], _unused_models(config, registry)
     for name in config.mappings.semantic():
         try:
             fields.append(_resolve_field(config, registry, name))
@@ -157,6 +157,27 @@ def _resolve_field(config: RunConfig, registry: Registry, name: str) -> Resolved
     column = SemanticColumn(name, endpoint.inference_id, element)
     fingerprint = embedding_fingerprint(model.fingerprint, mapped.context, late_chunking=mapped.late_chunking)
     return ResolvedField(field, endpoint, model, column, fingerprint, search_inference_id, late)
+
+
+def _unused_models(config: RunConfig, registry: Registry) -> list[str]:
+    """Entries of ``models`` that nothing would look at: for no endpoint's model, or weights for what loads none."""
+    if not config.models:
+        return []
+    endpoints = registry.list()
+    loaded = {name for endpoint in endpoints for name in entry_names(endpoint)}
+    priced = loaded | {name for endpoint in endpoints for name in priced_names(endpoint)}
+    unused = []
+    for name in config.models:
+        is_price = not without_prices({name: config.models[name]})
+        if name in (priced if is_price else loaded):
+            continue
+        if name in priced:
+            own = sorted({key for one in endpoints if name in priced_names(one) for key in entry_names(one)})
+            hint = f"; its model is [{own[-1]}]" if own else ", which loads no weights here"
+            unused.append(f"models.{name}: this is the name of an endpoint or of a service's model{hint}")
+        else:
+            unused.append(f"models.{name}: no endpoint has this model{did_you_mean(name, loaded)}")
+    return unused
 
 
 def _by_default(config: RunConfig) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NEXT = {
     "--to": "both are searchable; next comes --switch, or --drop-next",
-    "--switch": "the old one stays beside it; name the new endpoint in the config, then --drop-old",
+    "--switch": "the old one stays beside it; give the field the new settings in the config, then --drop-old",
 }
 
 
