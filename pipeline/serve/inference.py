@@ -23,6 +23,7 @@ from models.endpoints.secrets import is_reference, secret_paths
 from models.errors import InferenceError, bad_request
 from models.local.catalog import catalog, catalog_id
 from pipeline.logs import log
+from pipeline.search import loaded
 from pipeline.serve.answers import Route, as_json, flag, parameter, read_json, seconds
 from pipeline.serve.corpus import Corpus
 from pipeline.serve.open_models import OpenModels
@@ -119,6 +120,7 @@ class InferenceApi:
     def _forget(self, inference_id: str) -> None:
         self._open_models.forget(inference_id)
         self._rerankers.forget(inference_id)
+        loaded.forget(inference_id)
 
     def usages(self, inference_id: str) -> list[Usage]:
         """What uses an endpoint."""

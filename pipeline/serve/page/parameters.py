@@ -28,6 +28,6 @@ def whole_number(query: Mapping[str, str], name: str, default: int, least: int, 
         WrongParameter: it is none, or out of bounds.
     """
     value = query.get(name) or str(default)
-    if not value.isdecimal() or not least <= int(value) <= most:
-        raise WrongParameter(name, f"[{name}] is a number from {least} to {most}, not [{value}]")
+    if not value.isdecimal() or len(value) > 10 or not least <= int(value) <= most:
+        raise WrongParameter(name, f"[{name}] is a number from {least} to {most}, not [{value[:40]}]")
     return int(value)

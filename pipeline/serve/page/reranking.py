@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models.endpoints.endpoint import Endpoint
 from models.endpoints.registry import Registry
 from models.errors import InferenceError
+from models.open_model import open_rerank_model
 from models.reranker import Relevance, Reranker
 from pipeline.errors import PipelineError
 from pipeline.search.hits.reranking import DEPTH, open_reranker
@@ -16,9 +18,17 @@ MOST_DEPTH = 1000
 
 
 def reranking_endpoints(corpus: Corpus) -> list[str]:
-    """Ids of the endpoints that rerank."""
-    folder, _ = _sections(corpus)
-    return [endpoint.inference_id for endpoint in Registry(folder).list("rerank")]
+    """Ids of the endpoints that rerank and whose models can be had."""
+    folder, models = _sections(corpus)
+    endpoints = Registry(folder).list("rerank")
+    return [endpoint.inference_id for endpoint in endpoints if _can_be_had(endpoint, models)]
+
+
+def _can_be_had(endpoint: Endpoint, models: Mapping[str, Any]) -> bool:
+    try:
+        return not open_rerank_model(endpoint, models).problems()
+    except InferenceError:
+        return False
 
 
 def reranking(corpus: Corpus, query: Mapping[str, str], k: int) -> dict[str, Any]:
