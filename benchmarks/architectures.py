@@ -75,7 +75,7 @@ def write_checkpoint(make: Callable[[], Any], pooling: str, folder: Path) -> Non
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": WINDOW}))
 
 
-def load_ours(folder: Path, **settings: Any) -> Callable[[list[str]], Any]:
+def load_ours(folder: Path) -> Callable[[list[str]], Any]:
     """Our engine on a checkpoint, one thread."""
     from models.endpoints.endpoint import parse_endpoint
     from models.open_model import open_model
@@ -84,7 +84,7 @@ def load_ours(folder: Path, **settings: Any) -> Callable[[list[str]], Any]:
     endpoint = parse_endpoint(
         "bench", {"service": "elasticsearch", "service_settings": threads}, "text_embedding"
     )
-    embedder = open_model(endpoint, {str(folder): settings} if settings else {}).load("cpu")
+    embedder = open_model(endpoint).load("cpu")
     return lambda texts: embedder.embed(texts, "ingest").values
 
 

@@ -41,17 +41,29 @@ class _SharedSession:
     """
 
     def client(self, **settings: Any) -> Any:
-        """The process's client of these settings; another environment has another one."""
-        environment = tuple(
-            sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+        """The process's client of these settings; another environment, or files of it that changed, have another."""
+        environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        files = (
+            environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+            environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
         )
+        read = (tuple(environment.items()), tuple(map(_version, files)))
         with _BUILDING:
-            return _client(tuple(sorted(settings.items())), environment)
+            return _client(tuple(sorted(settings.items())), read)
+
+
+def _version(path: str) -> tuple[int, ...]:
+    """What changes when a file does; tools renew short-lived keys in it."""
+    try:
+        found = os.stat(os.path.expanduser(path))
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @lru_cache(maxsize=8)
-def _client(settings: tuple[tuple[str, Any], ...], environment: tuple[tuple[str, str], ...]) -> Any:
+def _client(settings: tuple[tuple[str, Any], ...], read: tuple[Any, ...]) -> Any:
     import boto3
 
-    del environment  # boto3 reads it; it only tells clients apart
+    del read  # boto3 reads it again; it only tells clients apart
     return boto3.session.Session().client(**dict(settings))

@@ -48,8 +48,8 @@ def _local_entries(folder: str, pattern: str) -> Iterator[Entry]:
 
 
 def _remote_entries(folder: str, pattern: str) -> Iterator[Entry]:
-    from apache_beam.io.filesystems import FileSystems
+    from transforms.object_stores import file_systems
 
-    found = FileSystems.match([files.join(files.escape(folder), pattern)])[0].metadata_list
+    found = file_systems().match([files.join(files.escape(folder), pattern)])[0].metadata_list
     for entry in sorted(found, key=lambda entry: entry.path):
         yield Entry(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)

@@ -25,6 +25,9 @@ def group_chunks(
 
     Returns:
         The groups of each document, in the order of its chunks. Chunks of two values never share one.
+
+    Raises:
+        ValueError: a chunk lies beyond its field's values.
     """
     values = [list(_values(source, places)) for source, places in documents]
     texts, spans = ([one[part] for own in values for one in own] for part in (0, 1))
@@ -54,7 +57,8 @@ def _values(source: Mapping[str, Any], places: Sequence[Place]) -> Iterator[tupl
             if own:
                 yield text.text, own
             base += text.length + 1
-        assert not left, f"chunks of [{name}] lie beyond its values"
+        if left:
+            raise ValueError(f"chunks of [{name}] lie beyond its values")
 
 
 def _groups(text: str, spans: Sequence[Span], sizes: Sequence[int]) -> Iterator[Group]:

@@ -179,7 +179,10 @@ class PreviousRows:
             return {}
         source = exact_json.loads(row.column("_source")[0].as_py())
         # The fingerprint of an embedding has the model's window and tokenizer, so they were grouped as they are now.
-        (groups,) = group_chunks(late, [(source, list(column.places()))])
+        try:
+            (groups,) = group_chunks(late, [(source, list(column.places()))])
+        except ValueError:  # another program wrote them
+            return {}
         known: dict[Group, int] = {}
         for first, group in with_firsts(groups):
             known.setdefault(group, first)

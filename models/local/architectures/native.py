@@ -97,7 +97,7 @@ _VARIANTS = {
     ("float32", "avx2"): (_AVX2,),
     ("bfloat16", ""): (_HALF,),
     ("int8", ""): (_INT8_AMX, _INT8_AVX512_VNNI, _INT8_AVX512, _INT8_AVX_VNNI, _INT8_AVX2),
-    ("int8", "avx512"): (_INT8_AVX512_VNNI, _INT8_AVX512, _INT8_AVX2),
+    ("int8", "avx512"): (_INT8_AVX512, _INT8_AVX2),
     ("int8", "avx2"): (_INT8_AVX2,),
 }
 """dtype and choice -> what can compute in it, fastest first."""
@@ -112,7 +112,8 @@ def kernels(factors: tuple[int, ...], dtype: str) -> Any | None:
     Args:
         factors: the lengths of a model's dot products; AMX takes only multiples of `AMX_DEPTH` in floats.
         dtype: to compute in. ``bfloat16`` needs AMX. With ``float32`` the embeddings are those of float32 on every
-            processor: AMX then multiplies each number in two parts. ``int8`` gives the same numbers on every processor.
+            processor: AMX then multiplies each number in two parts. ``int8`` gives the same numbers on every
+            processor, where the same compiler made the kernels.
     """
     variant = _variant(factors, dtype)
     return None if variant is None else _load(variant)

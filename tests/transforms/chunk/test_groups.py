@@ -71,3 +71,8 @@ def test_the_stage_gives_groups_to_the_fields_that_have_them(late):
     assert [list(one.groups) for one in done] == [["within"]] * 3
     assert sum(len(group.spans) for group in done[1].groups["within"]) == len(done[1].chunks["within"])
     assert ChunkDocuments((plain,)).late == {}
+
+
+def test_chunks_that_are_not_of_the_document_are_refused(late):
+    with pytest.raises(ValueError, match=r"chunks of \[text\] lie beyond its values"):
+        group_chunks(late, [({"text": "short"}, [("text", 0, 5), ("text", 90, 99)])])
